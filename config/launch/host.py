@@ -1,0 +1,132 @@
+"""What this machine offers: an account for servers, a folder that it can reach, free ports, private files."""
+
+import json
+import os
+import pwd
+import random
+import secrets
+import socket
+import stat
+from pathlib import Path
+
+from config.launch.program import Account, LaunchError, run_as
+
+BARE_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+_CLOSED_HOMES = Path("/var/lib/edgeflow")
+
+
+def server_account(existing: Path) -> Account | None:
+    """As whom a server runs that refuses root: None is the current user.
+
+    ``existing`` is its data folder; if that is there its owner stays, so that nothing changes hands between starts.
+    """
+    if existing.exists():
+        owner = existing.stat()
+        if owner.st_uid == os.geteuid():
+            return None
+        if os.geteuid() != 0:
+            raise LaunchError(f"{existing} belongs to another user: run as that user or set EDGEFLOW_DATA_DIR")
+        return Account(owner.st_uid, owner.st_gid)
+    return _unprivileged() if os.geteuid() == 0 else None
+
+
+def _unprivileged() -> Account:
+    for name in ("postgres", "nobody"):
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return Account(entry.pw_uid, entry.pw_gid)
+    raise LaunchError("PostgreSQL refuses to run as root and neither user `postgres` nor `nobody` exists")
+
+
+def home(data_dir: Path) -> Path:
+    """The folder for what a server reads and writes: the data folder, if the server's account can reach it.
+
+    A checkout below a closed folder (root's own home is 0700) is out of its reach. Opening that folder is not ours to
+    do, so the data go to ``/var/lib/edgeflow`` and ``<data_dir>/home`` links there.
+    """
+    link = data_dir / "home"
+    if link.is_symlink():
+        return _linked_home(link)
+    account = server_account(data_dir / "postgres")
+    if account is None or reaches(account, data_dir):
+        return data_dir
+    away = _CLOSED_HOMES / secrets.token_hex(6)
+    _make_open(_CLOSED_HOMES)
+    _make_open(away)
+    link.symlink_to(away)
+    return away
+
+
+def _linked_home(link: Path) -> Path:
+    target = Path(os.readlink(link))
+    if not target.is_dir():
+        raise LaunchError(f"{link} names {target}, which is gone: delete the link to begin with empty data")
+    return target
+
+
+def _make_open(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)
+
+
+def reaches(account: Account, folder: Path) -> bool:
+    """Whether ``account`` may enter ``folder``; asked of the kernel, which knows about access lists too."""
+    try:
+        run_as(account, ["/bin/sh", "-c", 'cd "$1"', "sh", str(folder)], BARE_ENVIRONMENT)
+    except LaunchError:
+        return False
+    return True
+
+
+def is_free(address: str, port: int) -> bool:
+    """Whether a server could listen there now."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+            probe.listen()
+        except OSError:
+            return False
+    return True
+
+
+def remembered_port(data_dir: Path, name: str) -> int:
+    """A free local port for ``name``: the one of the last start, or a new one, which is remembered.
+
+    New ones lie below the range from which the kernel serves outgoing connections, so none of those takes it.
+    """
+    file = data_dir / "ports.json"
+    ports: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+    port = ports.get(name, 0)
+    while not (port and is_free("127.0.0.1", port)):
+        port = random.randint(20_000, 32_000)
+    if ports.get(name) != port:
+        write_private(file, json.dumps({**ports, name: port}))
+    return port
+
+
+def write_private(path: Path, content: str, account: Account | None = None) -> None:
+    """Write a file that only its owner reads, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    if account:
+        os.chown(draft, account.uid, account.gid)
+    draft.replace(path)
+
+
+def kept_secret(data_dir: Path, name: str) -> str:
+    """A password that is generated once into ``<data_dir>/secrets/<name>``."""
+    path = data_dir / "secrets" / name
+    if not path.exists():
+        write_private(path, secrets.token_hex(24))
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        path.chmod(0o600)
+    return path.read_text().strip()
