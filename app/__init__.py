@@ -1,0 +1,109 @@
+"""EdgeFlow Cloud: the web application."""
+
+import flask_swagger_ui
+import structlog
+from flask import Flask, Response, request, send_from_directory
+from flask.typing import ResponseReturnValue
+from flask_jwt_extended import JWTManager
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from app import db, limits, rooms
+from app.api import PREFIX, Api, Json, error_response
+from app.errors import AppError, ServiceUnavailable
+from app.health import blp as health
+from app.observability import configure_logging, observe_requests
+from config.settings import Settings, settings
+
+log = structlog.get_logger(__name__)
+
+DESCRIPTION = """Manage a fleet of edge devices: register and provision them, keep their shadows, reach each one
+through its tunnel, publish flows in versions and roll them out.
+
+Sign in (`POST /auth/login`) and send `Authorization: Bearer …`, or send an API key as `X-API-Key: edgeflow_…`.
+`X-Organization-Id` switches to another of your organizations."""
+
+
+class EdgeFlow(Flask):
+    """Flask, with one transaction around each request's view: it commits before the answer leaves."""
+
+    json_provider_class = Json
+
+    def dispatch_request(self) -> ResponseReturnValue:
+        rule = request.url_rule
+        if rule is None or rule.websocket:
+            return super().dispatch_request()
+        with db.transaction():
+            return super().dispatch_request()
+
+
+def create_app() -> Flask:
+    """The web application, configured from the environment. Raises SettingsError."""
+    config = settings()
+    configure_logging(config)
+    app = EdgeFlow(__name__, static_folder=None)
+    app.config.update(_flask_config(config))
+    if config.proxy_hops:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=config.proxy_hops, x_proto=config.proxy_hops)  # type: ignore[method-assign]
+    db.configure(config.database_url)
+    observe_requests(app)
+    JWTManager(app)
+    limits.limiter.enabled = config.rate_limits
+    limits.limiter.init_app(app)
+    _handle_errors(app)
+    app.register_blueprint(health)
+    _document(app)
+    return app
+
+
+def _flask_config(config: Settings) -> dict[str, object]:
+    return {
+        "MAX_CONTENT_LENGTH": 2 * 1024 * 1024,
+        "JWT_SECRET_KEY": config.jwt_secret_key,
+        "JWT_ALGORITHM": "HS256",
+        "JWT_DECODE_ALGORITHMS": ["HS256"],
+        "JWT_ENCODE_ISSUER": "edgeflow-cloud",
+        "JWT_DECODE_ISSUER": "edgeflow-cloud",
+        "JWT_ENCODE_AUDIENCE": "edgeflow-api",
+        "JWT_DECODE_AUDIENCE": "edgeflow-api",
+        "JWT_ACCESS_TOKEN_EXPIRES": config.access_token_seconds,
+        "RATELIMIT_STORAGE_URI": config.redis_url,
+        "RATELIMIT_STORAGE_OPTIONS": limits.storage_options(),
+        "API_TITLE": "EdgeFlow Cloud",
+        "API_VERSION": "v1",
+        "OPENAPI_VERSION": "3.1.0",
+        "OPENAPI_URL_PREFIX": PREFIX,
+        "OPENAPI_JSON_PATH": "openapi.json",
+        "OPENAPI_SWAGGER_UI_PATH": "docs",
+        "OPENAPI_SWAGGER_UI_URL": f"{PREFIX}/docs/assets/",
+        "API_SPEC_OPTIONS": {"info": {"description": DESCRIPTION}, "servers": [{"url": "/"}]},
+    }
+
+
+def _document(app: Flask) -> None:
+    api = Api(app)
+    schemes = api.spec.components
+    schemes.security_scheme("bearer", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"})
+    schemes.security_scheme("apiKey", {"type": "apiKey", "in": "header", "name": "X-API-Key"})
+    key = {"schema": {"type": "string", "maxLength": 255}, "description": "makes a repeat safe for 24 h"}
+    schemes.parameter("IdempotencyKey", "header", {"name": "Idempotency-Key", **key})
+    for blueprint in rooms.blueprints():
+        api.register_blueprint(blueprint)
+    app.add_url_rule(f"{PREFIX}/docs/assets/<path:name>", "docs-assets", _asset)
+
+
+def _asset(name: str) -> Response:
+    """Swagger UI's own files, from its wheel: the page asks no other host."""
+    return send_from_directory(f"{flask_swagger_ui.__path__[0]}/dist", name)
+
+
+def _handle_errors(app: Flask) -> None:
+    app.register_error_handler(AppError, error_response)
+    for unavailable in (OperationalError, InterfaceError, PoolTimeout):
+        app.register_error_handler(unavailable, _database_away)
+
+
+def _database_away(error: Exception) -> Response:
+    log.error("database away", error=str(error).splitlines()[0])
+    return error_response(ServiceUnavailable())

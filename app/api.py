@@ -1,0 +1,240 @@
+"""How the API speaks: blueprints that document themselves, the one error body, and the OpenAPI document."""
+
+import http
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from functools import wraps
+from typing import Any, NoReturn
+
+import flask_smorest
+import marshmallow
+import orjson
+from flask import Response, g, request
+from flask.json.provider import JSONProvider
+from marshmallow import fields
+from webargs.flaskparser import FlaskParser
+from werkzeug.exceptions import HTTPException
+
+from app.api_schema import Schema
+from app.errors import AppError, UnsupportedMediaType, ValidationFailed
+from app.pagination import Page, link_header
+
+PREFIX = "/api/v1"
+
+
+class ErrorBody(Schema):
+    """Every failure, whatever raised it."""
+
+    error = fields.String(required=True, metadata={"description": "what went wrong", "example": "flow not found"})
+    code = fields.String(required=True, metadata={"description": "stable; branch on this", "example": "NOT_FOUND"})
+    status = fields.Integer(required=True, metadata={"description": "the HTTP status", "example": 404})
+    request_id = fields.String(required=True, metadata={"example": "5f0c2d6e9b1f4a0d8f7b3c1a2e4d6f80"})
+    details = fields.Dict(
+        keys=fields.String(), metadata={"description": "400: field to messages", "example": {"name": ["Too long."]}}
+    )
+
+
+class Json(JSONProvider):
+    """orjson: fast, strict about lone surrogates, and at home with UUIDs and times."""
+
+    def dumps(self, obj: Any, **_kwargs: Any) -> str:
+        return orjson.dumps(obj, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z).decode()
+
+    def loads(self, s: str | bytes, **_kwargs: Any) -> Any:
+        return orjson.loads(s)
+
+    def response(self, *args: Any, **kwargs: Any) -> Response:
+        return Response(self.dumps(self._prepare_response_obj(args, kwargs)) + "\n", mimetype="application/json")
+
+
+class Parser(FlaskParser):
+    """Request arguments: 400 with a message for each field, 415 for a body that is not JSON."""
+
+    DEFAULT_VALIDATION_STATUS = 400
+    DEFAULT_UNKNOWN_BY_LOCATION = {"json": None, "query": None, "headers": marshmallow.EXCLUDE}
+
+    def load_json(self, req: Any, schema: Any) -> Any:
+        if req.content_length and not req.is_json:
+            raise UnsupportedMediaType("the body must be JSON, with Content-Type: application/json")
+        return super().load_json(req, schema)
+
+    def handle_error(self, error: Any, req: Any, schema: Any, **_kwargs: Any) -> NoReturn:
+        (messages,) = error.messages.values()
+        raise ValidationFailed(details=flatten(messages))
+
+    def _handle_invalid_json_error(self, error: Any, req: Any, *_args: Any, **_kwargs: Any) -> NoReturn:
+        raise ValidationFailed("the body is not valid JSON", details={"_body": ["Not valid JSON."]})
+
+
+def flatten(messages: Any, path: str = "") -> dict[str, list[str]]:
+    """Nested messages as ``{"definition.nodes.0.id": ["…"]}``."""
+    if isinstance(messages, Mapping):
+        found: dict[str, list[str]] = {}
+        for key, value in messages.items():
+            found.update(flatten(value, f"{path}.{key}" if path else str(key)))
+        return found
+    return {path or "_body": [str(message) for message in messages]}
+
+
+_EXAMPLES: dict[type[fields.Field[Any]], Any] = {
+    fields.UUID: "3f2b8c1e-5d0a-4b7e-9c55-0e6f3a1d2b4c",
+    fields.Email: "ada@example.com",
+    fields.Boolean: True,
+    fields.Integer: 1,
+    fields.Float: 0.5,
+    fields.Dict: {},
+    fields.AwareDateTime: "2026-11-22T21:51:05.123456Z",
+    fields.Url: "https://example.com",
+}
+
+
+def example_of(schema: Any) -> Any:
+    """An example body of a schema, from its fields' own examples."""
+    instance = schema() if isinstance(schema, type) else schema
+    return {(field.data_key or name): _example_of_field(field) for name, field in instance.fields.items()}
+
+
+def _example_of_field(field: Any) -> Any:
+    if "example" in field.metadata:
+        return field.metadata["example"]
+    if isinstance(field, fields.Nested):
+        inner = example_of(field.schema)
+        return [inner] if field.many else inner
+    if isinstance(field, fields.List):
+        return [_example_of_field(field.inner)]
+    for kind, example in _EXAMPLES.items():
+        if isinstance(field, kind):
+            return example
+    return "text"
+
+
+class Blueprint(flask_smorest.Blueprint):
+    """A room's routes. Documents credentials and errors by itself; writes ``Location`` and ``Link``."""
+
+    ARGUMENTS_PARSER = Parser()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("url_prefix", PREFIX)
+        super().__init__(*args, **kwargs)
+        self._prepare_doc_cbks.append(self._prepare_access_doc)
+
+    def arguments(self, schema: Any, *, location: str = "json", **kwargs: Any) -> Any:
+        if location == "json":
+            kwargs.setdefault("example", example_of(schema))
+        return super().arguments(schema, location=location, **kwargs)
+
+    def response(self, status_code: int, schema: Any = None, **kwargs: Any) -> Any:
+        """The success answer: a page gets its ``Link``, a creation its ``Location``, 204 has no body."""
+        if schema is not None:
+            kwargs.setdefault("example", example_of(schema))
+        document = super().response(status_code, schema, **kwargs)
+
+        def decorate(view: Callable[..., Any]) -> Any:
+            @wraps(view)
+            def complete(*args: Any, **kwargs: Any) -> Any:
+                result = view(*args, **kwargs)
+                if status_code == 204:
+                    return Response(status=204)
+                if isinstance(result, Page):
+                    return result, link_header(result)
+                if status_code == 201 and (identifier := _identifier(result)):
+                    return result, {"Location": f"{request.path}/{identifier}"}
+                return result
+
+            return document(complete)
+
+        return decorate
+
+    def errors(self, *codes: int) -> Callable[[Any], Any]:
+        """Document further error codes than those that every such route has."""
+
+        def decorate(view: Any) -> Any:
+            @wraps(view)
+            def same(*args: Any, **kwargs: Any) -> Any:
+                return view(*args, **kwargs)
+
+            same._apidoc = {**deepcopy(getattr(view, "_apidoc", {})), "errors": codes}  # type: ignore[attr-defined]
+            return same
+
+        return decorate
+
+    def _prepare_access_doc(self, doc: dict[str, Any], doc_info: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        access = doc_info.get("access")
+        codes = {429, 500, 503, *doc_info.get("errors", ())}
+        if "arguments" in doc_info:
+            codes.add(400)
+        if "requestBody" in doc:
+            codes |= {413, 415}
+        doc["security"] = []
+        if access:
+            codes |= {401, 403}
+            doc["security"] = [{"bearer": []}, {"apiKey": []}]
+            doc["description"] = f"Needs the role **{access}** or a higher one."
+        if kwargs["method"] == "post":
+            codes.add(409)
+            doc.setdefault("parameters", []).append({"$ref": "#/components/parameters/IdempotencyKey"})
+        for code in sorted(codes):
+            doc.setdefault("responses", {})[str(code)] = _error_doc(code)
+        return doc
+
+    def register_views_in_doc(self, api: Any, app: Any, spec: Any, *, name: str, parameters: Any) -> None:
+        for endpoint, docs in self._docs.items():
+            rule = next(app.url_map.iter_rules(f"{name}.{endpoint}"))
+            if rule.arguments:
+                for method, info in docs.items():
+                    if method != "parameters":
+                        info["errors"] = (*info.get("errors", ()), 404)
+        super().register_views_in_doc(api, app, spec, name=name, parameters=parameters)
+
+
+def _identifier(result: Any) -> Any:
+    return result.get("id") if isinstance(result, Mapping) else getattr(result, "id", None)
+
+
+def _error_doc(code: int) -> dict[str, Any]:
+    phrase = http.HTTPStatus(code).phrase
+    example = {
+        "error": phrase.lower(), "code": phrase.upper().replace(" ", "_"), "status": code,
+        "request_id": "5f0c2d6e9b1f4a0d8f7b3c1a2e4d6f80",
+    }  # fmt: skip
+    reference = {"$ref": "#/components/schemas/ErrorBody"}
+    return {"description": phrase, "content": {"application/json": {"schema": reference, "example": example}}}
+
+
+class Api(flask_smorest.Api):
+    """The OpenAPI document, and errors in our one shape instead of the extension's."""
+
+    ERROR_SCHEMA = ErrorBody
+
+    def handle_http_exception(self, error: HTTPException) -> Response:  # type: ignore[override]
+        return error_response(_from_http(error))
+
+
+class _HttpError(AppError):
+    """An error of the framework (the router, the body parser) in our shape."""
+
+    def __init__(self, error: HTTPException) -> None:
+        codes = {404: "NOT_FOUND", 413: "PAYLOAD_TOO_LARGE", 500: "INTERNAL_ERROR"}
+        number = error.code or 500
+        phrase = http.HTTPStatus(number).phrase
+        messages = {404: "resource not found", 500: "internal error"}
+        headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
+        super().__init__(messages.get(number, phrase.lower()), headers=headers)
+        self.number, self.text_code = number, codes.get(number, phrase.upper().replace(" ", "_"))
+
+    def body(self) -> dict[str, Any]:
+        return {"error": self.message, "code": self.text_code, "status": self.number}
+
+
+def _from_http(error: HTTPException) -> AppError:
+    if error.code == 400:
+        return ValidationFailed(details={"_body": [error.description or "Bad request."]})
+    return _HttpError(error)
+
+
+def error_response(error: AppError) -> Response:
+    """The one error body."""
+    body = {**error.body(), "request_id": g.get("request_id", "")}
+    response = Response(orjson.dumps(body, default=str) + b"\n", status=body["status"], mimetype="application/json")
+    response.headers.update(error.headers)
+    return response

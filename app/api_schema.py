@@ -1,0 +1,76 @@
+"""The base of every schema: unknown fields are refused, times are RFC 3339 UTC, each field carries an example."""
+
+from datetime import datetime
+from typing import Any
+
+import marshmallow
+from marshmallow import fields
+
+from app.clock import rfc3339
+
+
+class Schema(marshmallow.Schema):
+    """A JSON body; unknown fields are an error that names them."""
+
+    class Meta:
+        unknown = marshmallow.RAISE
+
+
+class Query(marshmallow.Schema):
+    """Query arguments; a misspelt filter is an error too, because silently ignoring it would list everything."""
+
+    class Meta:
+        unknown = marshmallow.RAISE
+
+
+class Time(fields.AwareDateTime):
+    """An instant: RFC 3339 in (with a zone), RFC 3339 UTC out."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("metadata", {}).setdefault("example", "2026-11-22T21:51:05.123456Z")
+        super().__init__(format="iso", **kwargs)
+
+    def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
+        return None if value is None else rfc3339(value)
+
+
+class Text(fields.String):
+    """Text without NUL (PostgreSQL cannot store one) and within bounds."""
+
+    default_error_messages = {"nul": "Must not contain the NUL character."}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        text: str = super()._deserialize(value, attr, data, **kwargs)
+        if "\0" in text:
+            raise self.make_error("nul")
+        return text
+
+
+class JsonObject(fields.Dict):
+    """A free-form JSON object, whose strings hold no NUL."""
+
+    default_error_messages = {"nul": "Strings must not contain the NUL character."}
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(keys=fields.String(), **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        loaded = super()._deserialize(value, attr, data, **kwargs)
+        if _holds_nul(loaded):
+            raise self.make_error("nul")
+        return loaded
+
+
+def _holds_nul(value: Any) -> bool:
+    """Walks without recursion: a hostile body may be nested as deep as the JSON parser allows."""
+    todo = [value]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, str) and "\0" in item:
+            return True
+        if isinstance(item, dict):
+            todo.extend(item.keys())
+            todo.extend(item.values())
+        elif isinstance(item, list):
+            todo.extend(item)
+    return False

@@ -1,0 +1,5 @@
+"""Routes of billing."""
+
+from app.api import Blueprint
+
+blp = Blueprint("billing", __name__, description="billing")

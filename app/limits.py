@@ -1,0 +1,82 @@
+"""Rate limits: by address on every route, by user on auth and profile, by organization (10×) on the rest.
+
+Moving windows in Redis; while Redis is away each process counts in its own memory, so limits grow looser, never open.
+Devices are not counted by address: a whole fleet may stand behind one, and a valid device is never answered 429.
+"""
+
+import time
+from functools import cache
+
+import redis
+import structlog
+from flask import request
+from flask_limiter import Limiter, RequestLimit
+from limits import RateLimitItem, parse
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+
+from app.errors import RateLimited
+from config.settings import settings
+
+log = structlog.get_logger(__name__)
+
+
+def address() -> str:
+    """The caller's address; proxies are believed only as far as the configured hops."""
+    return request.remote_addr or "unknown"
+
+
+def _is_device() -> bool:
+    return request.headers.get("X-API-Key", "").startswith("device_")
+
+
+limiter = Limiter(
+    key_func=address,
+    strategy="moving-window",
+    in_memory_fallback_enabled=True,
+    application_limits=[lambda: settings().rate_limit_ip],
+    application_limits_exempt_when=_is_device,
+)
+
+_local = MovingWindowRateLimiter(MemoryStorage())
+_rule = cache(parse)
+
+
+def hit(scope: str, key: str, rule: str) -> None:
+    """Count one use of ``scope`` by ``key``. Raises RateLimited past ``rule`` (``"60 per minute"``)."""
+    if not limiter.enabled:
+        return
+    item = _rule(rule)
+    strategy = limiter.limiter
+    try:
+        allowed = strategy.hit(item, scope, key)
+    except (redis.RedisError, OSError):
+        strategy = _local
+        allowed = strategy.hit(item, scope, key)
+    if not allowed:
+        refuse(item, strategy.get_window_stats(item, scope, key).reset_time)
+
+
+def by_address(scope: str, rule: str) -> None:
+    """Count one use by the caller's address."""
+    hit(scope, address(), rule)
+
+
+def refuse(item: RateLimitItem, reset_at: float) -> None:
+    """Raises RateLimited with ``Retry-After`` and the ``RateLimit`` header fields (IETF draft)."""
+    wait = max(1, round(reset_at - time.time()))
+    headers = {
+        "Retry-After": str(wait),
+        "RateLimit": f"limit={item.amount}, remaining=0, reset={wait}",
+        "RateLimit-Policy": f"{item.amount};w={item.get_expiry()}",
+    }
+    raise RateLimited(f"too many requests; try again in {wait} s", headers=headers)
+
+
+def refuse_limit(breached: RequestLimit) -> None:
+    """What the extension calls when a default limit is passed."""
+    refuse(breached.limit, breached.reset_at)
+
+
+def storage_options() -> dict[str, float]:
+    return {"socket_timeout": 0.2, "socket_connect_timeout": 0.2}

@@ -1,0 +1,172 @@
+"""Who may do what: credentials to an identity, the identity's role, and the current tenant of a request."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
+from uuid import UUID
+
+import structlog
+from flask import g, request
+from flask_jwt_extended import decode_token
+from flask_jwt_extended.exceptions import JWTExtendedException
+from jwt import PyJWTError
+
+from app import limits
+from app.auth import identity as identities
+from app.auth.identity import Identity
+from app.auth.roles import Role
+from app.errors import Forbidden, Unauthorized, ValidationFailed
+from app.replay import run_once
+from config.settings import settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+REQUIRED_CLAIMS = {"exp", "iat", "iss", "aud", "sub", "sid", "type"}
+
+
+class Current:
+    """The caller of the request under way, as routes see him."""
+
+    @property
+    def identity(self) -> Identity:
+        return cast(Identity, g.identity)
+
+    @property
+    def org(self) -> UUID:
+        return cast(UUID, self.identity.org_id)
+
+    @property
+    def actor(self) -> str:
+        return self.identity.actor
+
+    @property
+    def role(self) -> Role:
+        return cast(Role, self.identity.role)
+
+    @property
+    def user_id(self) -> UUID | None:
+        return self.identity.id if self.identity.kind == "user" else None
+
+    @property
+    def device_id(self) -> UUID | None:
+        return self.identity.id if self.identity.kind == "device" else None
+
+
+current = Current()
+
+
+def requires(role: Role, *, device: bool = False, user: bool = False, sensitive: bool = False) -> Callable[[F], F]:
+    """Only callers with at least this role in the current organization.
+
+    ``device``: a device key is welcome too (the route checks that it speaks of itself). ``user``: a person who is
+    signed in, no API key. ``sensitive``: counted by user, stricter, instead of by organization.
+    Raises Unauthorized, Forbidden or RateLimited.
+    """
+
+    def decorate(view: F) -> F:
+        @wraps(view)
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            admit(authenticate(), role, device=device, user=user)
+            _count(sensitive)
+            caller = f"{current.identity.kind}:{current.identity.id}"
+            return run_once(caller, current.identity.org_id, lambda: view(*args, **kwargs))
+
+        checked._apidoc = {**getattr(view, "_apidoc", {}), "access": str(role)}  # type: ignore[attr-defined]
+        return cast(F, checked)
+
+    return decorate
+
+
+def public(view: F) -> F:
+    """A route that needs no credentials (a guard test lists them)."""
+
+    @wraps(view)
+    def open_to_all(*args: Any, **kwargs: Any) -> Any:
+        return run_once("public", None, lambda: view(*args, **kwargs))
+
+    open_to_all._apidoc = {**getattr(view, "_apidoc", {}), "public": True}  # type: ignore[attr-defined]
+    return cast(F, open_to_all)
+
+
+def authenticate() -> Identity:
+    """The caller of this request, from its ``Authorization`` or ``X-API-Key`` header. Raises Unauthorized."""
+    found = _from_headers()
+    if found is None:
+        limits.by_address("failed-auth", settings().rate_limit_ip)
+        raise Unauthorized()
+    g.identity = found
+    structlog.contextvars.bind_contextvars(org_id=str(found.org_id), actor=found.actor)
+    return found
+
+
+def admit(identity: Identity, role: Role, *, device: bool = False, user: bool = False) -> None:
+    """Raises Forbidden unless this identity may use a route that wants ``role``."""
+    if identity.kind == "device":
+        if not device:
+            raise Forbidden("a device key cannot be used here")
+        return
+    if identity.role is None:
+        raise Forbidden("you are not a member of that organization")
+    if user and identity.kind != "user":
+        raise Forbidden("this needs a signed-in user, not an API key")
+    if not identity.role.includes(role):
+        raise Forbidden(f"this needs the role {role}; yours is {identity.role}")
+
+
+def _count(sensitive: bool) -> None:
+    if current.identity.kind == "device":
+        return
+    if sensitive:
+        limits.hit("user", str(current.identity.id), settings().rate_limit_user)
+    else:
+        limits.hit("org", str(current.org), settings().rate_limit_org)
+
+
+def _from_headers() -> Identity | None:
+    key = request.headers.get("X-API-Key")
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if key:
+        return _from_key(key)
+    if scheme.lower() == "bearer" and token:
+        return _from_token(token.strip())
+    return None
+
+
+def _from_key(key: str) -> Identity | None:
+    found = identities.by_device_key(key) if key.startswith("device_") else identities.by_api_key(key)
+    wanted = _wanted_organization()
+    if found and found.kind == "api_key" and wanted not in (None, found.org_id):
+        raise Forbidden("this API key belongs to another organization")
+    return found
+
+
+def _from_token(token: str) -> Identity | None:
+    claims = _claims(token)
+    if claims is None:
+        return None
+    try:
+        session_id, user_id = UUID(claims["sid"]), UUID(claims["sub"])
+    except (ValueError, TypeError, AttributeError):
+        return None
+    return identities.by_session(session_id, user_id, _wanted_organization())
+
+
+def _claims(token: str) -> dict[str, Any] | None:
+    """The claims of one of our unexpired access tokens, else None. The library alone accepts a token without exp."""
+    try:
+        claims: dict[str, Any] = decode_token(token)
+    except (PyJWTError, JWTExtendedException, ValueError):
+        return None
+    if not claims.keys() >= REQUIRED_CLAIMS or claims["type"] != "access":
+        return None
+    return claims
+
+
+def _wanted_organization() -> UUID | None:
+    raw = request.headers.get("X-Organization-Id")
+    if not raw:
+        return None
+    try:
+        return UUID(raw)
+    except ValueError:
+        raise ValidationFailed(details={"X-Organization-Id": ["Not a valid UUID."]}) from None

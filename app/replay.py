@@ -1,0 +1,54 @@
+"""Idempotency-Key on POST: the request side of ``app.idempotency``."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from flask import Response, g, make_response, request
+
+from app import db, idempotency
+from app.api import error_response
+from app.errors import AppError, ValidationFailed
+from app.idempotency import Answer, Claim
+
+KEPT_HEADERS = ("Content-Type", "Location")
+
+
+def run_once(caller: str, org_id: UUID | None, call: Callable[[], Any]) -> Any:
+    """Carry out the request, or answer as the first one with its ``Idempotency-Key`` was answered."""
+    key = request.headers.get("Idempotency-Key")
+    if request.method != "POST" or key is None:
+        return call()
+    if not 1 <= len(key) <= 255:
+        raise ValidationFailed(details={"Idempotency-Key": ["Length must be between 1 and 255."]})
+    scope = f"{caller}\0{request.path}"
+    claimed = idempotency.claim(scope, org_id, key, request.get_data() + b"\0" + request.query_string)
+    if isinstance(claimed, Answer):
+        return Response(claimed.body, claimed.status, [*claimed.headers, ("Idempotent-Replayed", "true")])
+    response = make_response(_outcome(call))
+    _keep(claimed, org_id, response)
+    return response
+
+
+def commit_before_waiting() -> None:
+    """Commit what the request has done so far: no transaction is open while a device answers.
+
+    From here on a failure is the request's answer too, so that the same key does not send the command again.
+    """
+    db.commit()
+    g.effects_committed = True
+
+
+def _outcome(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except AppError as error:
+        if not g.get("effects_committed"):
+            raise
+        return error_response(error)
+
+
+def _keep(claimed: Claim, org_id: UUID | None, response: Response) -> None:
+    db.act_for(org_id)  # a registration has moved on into its new organization
+    headers = [(name, response.headers[name]) for name in KEPT_HEADERS if name in response.headers]
+    claimed.save(Answer(response.status_code, headers, response.get_data()))

@@ -1,0 +1,28 @@
+"""Alembic: migrates as the owner of the schema, one process at a time, never waiting long for a lock."""
+
+import os
+
+from alembic import context
+from sqlalchemy import create_engine, text
+
+from app.models import Base
+from config.settings import settings
+
+MIGRATION_LOCK = 0x45444745  # "EDGE": processes that start together migrate one after the other
+
+
+def run() -> None:
+    url = os.environ.get("EDGEFLOW_MIGRATE_URL") or settings().owner_url
+    engine = create_engine(url, connect_args={"connect_timeout": 5})
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
+        connection.execute(text("SET lock_timeout = '5s'"))
+        connection.execute(text("SET statement_timeout = '60s'"))
+        connection.commit()
+        context.configure(connection=connection, target_metadata=Base.metadata, compare_type=True)
+        with context.begin_transaction():
+            context.run_migrations()
+    engine.dispose()
+
+
+run()

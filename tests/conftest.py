@@ -1,0 +1,102 @@
+"""Every test runs against a real PostgreSQL and a real Valkey of its own: ports, folder and databases.
+
+The first process starts the servers; each parallel worker has a database and a Redis database to itself.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+SERVERS = "EDGEFLOW_TEST_SERVERS"  # "postgresql://superuser… redis://…", set by the process that started them
+ROOT = Path(__file__).parent.parent
+
+_embedded: Any = None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    global _embedded
+    if SERVERS not in os.environ:
+        from config import embedded
+
+        _embedded = embedded.start(Path(tempfile.mkdtemp(prefix="edgeflow-tests-")), fast=True)
+        os.environ[SERVERS] = f"{_embedded.superuser_url} {_embedded.redis_url}"
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        _prepare(getattr(config, "workerinput", {}).get("workerid", "main"))
+
+
+def pytest_unconfigure() -> None:
+    if _embedded is not None:
+        _embedded.stop()
+
+
+def _prepare(worker: str) -> None:
+    superuser, redis_url = os.environ[SERVERS].split()
+    name = f"test_{worker}_{os.getpid()}"
+    with psycopg.connect(superuser, autocommit=True) as connection:
+        connection.execute(
+            "DO $$ BEGIN CREATE ROLE edgeflow LOGIN CREATEROLE NOSUPERUSER PASSWORD 'edgeflow'; "
+            "EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+        )
+        connection.execute("ALTER ROLE edgeflow PASSWORD 'edgeflow'")
+        connection.execute(f"CREATE DATABASE {name} OWNER edgeflow")
+        info = connection.info
+    number = 1 + int(worker.removeprefix("gw")) % 15 if worker.startswith("gw") else 0
+    os.environ.update(
+        DATABASE_URL=f"postgresql://edgeflow:edgeflow@{info.host}:{info.port}/{name}",
+        REDIS_URL=f"{redis_url.rstrip('/').rsplit('/', 1)[0] if redis_url.count('/') > 2 else redis_url}/{number}",
+        EDGEFLOW_DATA_DIR=tempfile.mkdtemp(prefix="edgeflow-test-data-"),
+        EDGEFLOW_RATE_LIMITS="0",
+        EDGEFLOW_LOG_LEVEL="WARNING",
+    )
+    command = [sys.executable, "-m", "alembic", "-c", "migrations/alembic.ini", "upgrade", "head"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def app() -> Any:
+    from app import create_app
+
+    return create_app()
+
+
+@pytest.fixture(autouse=True)
+def _clean_session() -> Iterator[None]:
+    yield
+    from app import db
+
+    db.session.remove()
+
+
+@pytest.fixture
+def org() -> Any:
+    """A fresh organization (its id)."""
+    from tests import make
+
+    return make.organization()
+
+
+@pytest.fixture
+def api(app: Any, org: Any) -> Any:
+    """The REST API as an owner of the fresh organization."""
+    from tests import make
+
+    return make.client(app, org)
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The whole platform as processes: two web processes, a worker, a scheduler, on real sockets.
+
+    Tests that use it share it: mark them ``pytest.mark.xdist_group("platform")``.
+    """
+    from tests.platform import Platform
+
+    with Platform(tmp_path_factory.mktemp("platform"), web=2) as running:
+        yield running

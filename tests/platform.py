@@ -1,0 +1,108 @@
+"""The platform as an operator runs it: web, worker and scheduler processes, on a free port."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+import httpx
+
+ROOT = Path(__file__).parent.parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Platform:
+    """Real processes against the test's database. ``web``: how many separate gunicorns, each with one process."""
+
+    def __init__(self, folder: Path, web: int = 1, environ: dict[str, str] | None = None) -> None:
+        self.folder = folder
+        self.ports = [free_port() for _ in range(web)]
+        self.environ = {
+            **os.environ,
+            "EDGEFLOW_WEB_WORKERS": "1",
+            "EDGEFLOW_LOG_LEVEL": "INFO",
+            "PYTHONUNBUFFERED": "1",
+            **(environ or {}),
+        }
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def url(self, number: int = 0) -> str:
+        return f"http://127.0.0.1:{self.ports[number]}"
+
+    def __enter__(self) -> "Platform":
+        for number in range(len(self.ports)):
+            self.start(f"web{number}")
+        self.start("worker")
+        self.start("scheduler")
+        self.wait_ready()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for name in reversed(list(self.processes)):
+            self.kill(name, signal.SIGTERM)
+        for process in self.processes.values():
+            try:
+                process.wait(timeout=12)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+
+    def start(self, name: str) -> None:
+        """Start ``web<n>``, ``worker`` or ``scheduler``."""
+        python = sys.executable
+        environ = dict(self.environ)
+        if name.startswith("web"):
+            environ["EDGEFLOW_PORT"] = str(self.ports[int(name[3:])])
+            command = [python, "-m", "gunicorn", "-c", "config/gunicorn.py", "wsgi:app"]
+        elif name == "worker":
+            command = [python, "-m", "dramatiq", "workers", "--processes", "1", "--threads", "4"]
+        else:
+            command = [python, "-m", "scheduler"]
+        log = (self.folder / f"{name}.log").open("ab")
+        self.processes[name] = subprocess.Popen(
+            command, cwd=ROOT, env=environ, stdout=log, stderr=log, start_new_session=True
+        )
+
+    def kill(self, name: str, how: int = signal.SIGKILL) -> None:
+        """Signal a part: with SIGKILL the whole group of its processes, as a host's crash would."""
+        process = self.processes[name]
+        try:
+            if how == signal.SIGKILL:
+                os.killpg(process.pid, how)
+                process.wait(timeout=5)
+            else:
+                process.send_signal(how)
+        except ProcessLookupError:
+            return
+
+    def restart(self, name: str) -> None:
+        self.kill(name)
+        self.start(name)
+
+    def wait_ready(self, timeout: float = 30) -> None:
+        deadline = time.monotonic() + timeout
+        for number in range(len(self.ports)):
+            while True:
+                try:
+                    if httpx.get(f"{self.url(number)}/readyz", timeout=2).status_code == 200:
+                        break
+                except httpx.HTTPError:
+                    time.sleep(0.1)
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"not ready: {self.logs()}")
+                time.sleep(0.1)
+
+    def logs(self, name: str | None = None) -> str:
+        files = [self.folder / f"{name}.log"] if name else sorted(self.folder.glob("*.log"))
+        return "\n".join(f"== {file.name}\n{file.read_text()[-4000:]}" for file in files)

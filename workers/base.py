@@ -1,0 +1,62 @@
+"""What every actor has: a name with its queue, the request id of whoever asked, and a living process."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import dramatiq
+import structlog
+from dramatiq.middleware import Middleware
+from prometheus_client import Counter
+
+from app import db, jobs
+from app.observability import configure_logging
+from app.processes import Heartbeat
+from config.settings import settings
+
+log = structlog.get_logger("worker")
+F = TypeVar("F", bound=Callable[..., None])
+
+JOBS = Counter("edgeflow_jobs_total", "Jobs carried out", ["job", "outcome"])
+
+
+def actor(name: str, **options: Any) -> Callable[[F], "dramatiq.Actor[Any, Any]"]:
+    """Register a function as the job ``name`` (queue, dot, verb): ``@actor("rollouts.advance")``."""
+    return dramatiq.actor(actor_name=name, queue_name=name.split(".")[0], broker=jobs.broker(), **options)
+
+
+class Follow(Middleware):
+    """Logs carry the request id of the request that a job came from; jobs are counted; failures are logged."""
+
+    def before_process_message(self, _broker: dramatiq.Broker, message: Any) -> None:
+        structlog.contextvars.bind_contextvars(request_id=message.options.get("request_id"), job=message.actor_name)
+
+    def after_process_message(
+        self, _broker: dramatiq.Broker, message: Any, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        JOBS.labels(message.actor_name, "failed" if exception else "done").inc()
+        if exception:
+            log.error("job failed", error=repr(exception), retries=message.options.get("retries", 0))
+        structlog.contextvars.clear_contextvars()
+
+
+class Alive(Middleware):
+    """The worker's heartbeat, which ``/readyz`` looks for."""
+
+    def __init__(self) -> None:
+        self._heartbeat = Heartbeat("worker")
+
+    def after_worker_boot(self, _broker: dramatiq.Broker, _worker: Any) -> None:
+        self._heartbeat.start()
+
+    def before_worker_shutdown(self, _broker: dramatiq.Broker, _worker: Any) -> None:
+        self._heartbeat.stop()
+
+
+def boot() -> None:
+    """Set up this process as a worker, before any actor is declared."""
+    config = settings()
+    configure_logging(config)
+    db.configure(config.database_url)
+    broker = jobs.broker()
+    broker.add_middleware(Follow())
+    broker.add_middleware(Alive())
