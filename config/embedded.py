@@ -14,9 +14,12 @@ from typing import IO
 
 from config.launch.leftovers import MARK
 from config.launch.postgres import Postgres
-from config.launch.program import LaunchError, Program, kill_group, send
+from config.launch.program import LaunchError, Program, await_ready, kill_group, send
 from config.launch.valkey import Valkey
 from config.launch.watchdog import Watchdog
+
+# After a crash PostgreSQL replays its log first.
+READY_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -29,13 +32,13 @@ class Servers:
     superuser_url: str = field(repr=False)
 
 
-def servers(data_dir: Path, *, postgres: bool = True, valkey: bool = True, durable: bool = True) -> Servers:
-    """Prepare the servers of ``data_dir``: end what a killed start left, choose ports, make a cluster on the first start.
+def servers(data_dir: Path, *, postgres: bool = True, valkey: bool = True, fast: bool = False) -> Servers:
+    """Prepare the servers of ``data_dir``: end what a killed start left, choose ports, at first make a cluster.
 
     Only the holder of ``lock`` may call it. Raises LaunchError.
     """
-    store = Postgres(data_dir, durable=durable) if postgres else None
-    broker = Valkey(data_dir, durable=durable) if valkey else None
+    store = Postgres(data_dir, fast=fast) if postgres else None
+    broker = Valkey(data_dir, fast=fast) if valkey else None
     return Servers(
         programs=[server.program() for server in (store, broker) if server],
         database_url=store.url if store else "",
@@ -91,16 +94,16 @@ class Embedded:
         self._lock.close()
 
 
-def start(data_dir: Path, *, postgres: bool = True, valkey: bool = True, durable: bool = True) -> Embedded:
+def start(data_dir: Path, *, postgres: bool = True, valkey: bool = True, fast: bool = False) -> Embedded:
     """Run the servers of ``data_dir``, logging to ``<data_dir>/log/<name>.log``, and return when they serve.
 
-    ``durable=False`` is for tests: faster, and a crash of the machine may lose data. Raises LaunchError.
+    ``fast`` is for tests: a crash of the machine may lose data. Raises LaunchError.
     """
     data_dir = data_dir.resolve()
     claimed = lock(data_dir)
     watchdog = Watchdog({**os.environ, MARK: str(data_dir)})
     try:
-        prepared = servers(data_dir, postgres=postgres, valkey=valkey, durable=durable)
+        prepared = servers(data_dir, postgres=postgres, valkey=valkey, fast=fast)
     except LaunchError:
         claimed.close()
         raise
@@ -123,7 +126,7 @@ def _run(program: Program, data_dir: Path, watchdog: Watchdog) -> "subprocess.Po
         process = program.spawn(output)
     watchdog.watch(process.pid, program.stop_signal, stage=1)
     try:
-        program.await_ready(process)
+        await_ready(program, lambda: process.poll() is not None, READY_SECONDS)
     except LaunchError as error:
         kill_group(process.pid)
         process.wait()

@@ -3,7 +3,6 @@
 import json
 import os
 import pwd
-import random
 import secrets
 import socket
 import stat
@@ -52,6 +51,10 @@ def home(data_dir: Path) -> Path:
     account = server_account(data_dir / "postgres")
     if account is None or reaches(account, data_dir):
         return data_dir
+    if reaches(account, data_dir.parent):
+        # The folder itself is ours: it may be passed through, what is private in it is closed file by file.
+        data_dir.chmod(0o711)
+        return data_dir
     away = _CLOSED_HOMES / secrets.token_hex(6)
     _make_open(_CLOSED_HOMES)
     _make_open(away)
@@ -80,17 +83,23 @@ def reaches(account: Account, folder: Path) -> bool:
     return True
 
 
-def is_free(address: str, port: int) -> bool:
-    """Whether a server could listen there now."""
+def listen_fault(address: str, port: int) -> str:
+    """Why a server could not listen there now; empty if it could."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, port))
             probe.listen()
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            return error.strerror or str(error)
+    return ""
+
+
+def local_url(address: str, port: int) -> str:
+    """Where this machine reaches a server that listens on ``address``, which may be every address."""
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
 
 def remembered_port(data_dir: Path, name: str) -> int:
@@ -101,8 +110,8 @@ def remembered_port(data_dir: Path, name: str) -> int:
     file = data_dir / "ports.json"
     ports: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
     port = ports.get(name, 0)
-    while not (port and is_free("127.0.0.1", port)):
-        port = random.randint(20_000, 32_000)
+    while not port or listen_fault("127.0.0.1", port):
+        port = 20_000 + secrets.randbelow(12_000)
     if ports.get(name) != port:
         write_private(file, json.dumps({**ports, name: port}))
     return port

@@ -5,8 +5,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import psycopg
@@ -15,7 +13,6 @@ from psycopg import sql
 from config.launch import host, leftovers
 from config.launch.program import Account, LaunchError, Program, run_as
 
-READY_SECONDS = 60.0  # after a crash the log is replayed first
 ROLE = DATABASE = "edgeflow"
 
 
@@ -63,15 +60,15 @@ def _copied(package: Path, home: Path) -> Path:
 class Postgres:
     """PostgreSQL in ``<home>/postgres`` on a local port, with a role and a database `edgeflow`.
 
-    ``durable=False`` trades crash safety for speed, for tests. Raises LaunchError.
+    ``fast`` trades crash safety for speed, for tests. Raises LaunchError.
     """
 
-    def __init__(self, data_dir: Path, *, durable: bool) -> None:
+    def __init__(self, data_dir: Path, *, fast: bool) -> None:
         home = host.home(data_dir)
         self.folder = home / "postgres"
         self.account = host.server_account(self.folder)
         self._binaries = binaries(self.account, home)
-        self._durable = durable
+        self._fast = fast
         self._superuser_password = host.kept_secret(data_dir, "postgres-superuser")
         self._password = host.kept_secret(data_dir, "postgres")
         self._end_leftovers()
@@ -102,7 +99,7 @@ class Postgres:
             stop_signal=signal.SIGINT,
             account=self.account,
             before=self._end_leftovers,
-            await_ready=self._await_ready,
+            probe=self._probe,
         )
 
     def _options(self) -> dict[str, str]:
@@ -118,7 +115,7 @@ class Postgres:
             "log_min_error_statement": "panic",
             "log_checkpoints": "off",
         }
-        if not self._durable:
+        if self._fast:
             options |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
         return options
 
@@ -141,7 +138,7 @@ class Postgres:
         command = [str(self._binaries / "initdb"), "-D", str(folder), "--username=postgres", f"--pwfile={password}"]
         command += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"]
         command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-        return command if self._durable else [*command, "--no-sync"]
+        return [*command, "--no-sync"] if self._fast else command
 
     def _end_leftovers(self) -> None:
         """End a server that an earlier start left here, then its pid file: only what runs is believed.
@@ -151,16 +148,12 @@ class Postgres:
         leftovers.stop_servers(self.folder, "postgres", signal.SIGINT)
         (self.folder / "postmaster.pid").unlink(missing_ok=True)
 
-    def _await_ready(self, process: "subprocess.Popen[bytes]") -> None:
-        deadline = time.monotonic() + READY_SECONDS
-        while True:
-            try:
-                with psycopg.connect(self.superuser_url, connect_timeout=2, autocommit=True) as connection:
-                    return _make_role_and_database(connection, self._password)
-            except psycopg.OperationalError as error:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise LaunchError(f"PostgreSQL does not serve: {str(error).strip()}") from error
-            time.sleep(0.02)
+    def _probe(self) -> None:
+        try:
+            with psycopg.connect(self.superuser_url, connect_timeout=2, autocommit=True) as connection:
+                _make_role_and_database(connection, self._password)
+        except psycopg.OperationalError as error:  # also while it replays its log
+            raise LaunchError(f"PostgreSQL does not serve: {str(error).strip()}") from error
 
 
 def _make_role_and_database(connection: "psycopg.Connection[tuple[object, ...]]", password: str) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,7 @@ def _nothing() -> None:
     """Most programs leave nothing behind that the next start must clear."""
 
 
-def _at_once(process: "subprocess.Popen[bytes]") -> None:
+def _at_once() -> None:
     """Most programs are not waited for."""
 
 
@@ -34,8 +35,8 @@ def _at_once(process: "subprocess.Popen[bytes]") -> None:
 class Program:
     """One long-running command.
 
-    ``before`` clears what a killed predecessor left; ``await_ready`` returns when the program serves and raises
-    LaunchError when it ended or took too long. Secrets belong into ``environment``, never into ``command``.
+    ``before`` clears what a killed predecessor left; ``probe`` raises LaunchError while the program does not serve.
+    Secrets belong into ``environment``, never into ``command``, which everybody on the machine can read.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Program:
     stop_signal: signal.Signals = signal.SIGTERM
     account: Account | None = None
     before: Callable[[], None] = _nothing
-    await_ready: Callable[["subprocess.Popen[bytes]"], None] = _at_once
+    probe: Callable[[], None] = _at_once
 
     def spawn(self, output: int | IO[bytes]) -> "subprocess.Popen[bytes]":
         """Start it in a session of its own, so that the terminal's Ctrl-C reaches the supervisor alone."""
@@ -83,6 +84,18 @@ def run_as(account: Account | None, command: Sequence[str], environment: Mapping
     if done.returncode != 0:
         raise LaunchError(f"{Path(command[0]).name}: {(done.stderr or done.stdout).strip()}")
     return done.stdout
+
+
+def await_ready(program: Program, ended: Callable[[], bool], seconds: float) -> None:
+    """Return when ``program`` serves; raises LaunchError with its last reason when it ended or after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return program.probe()
+        except LaunchError:
+            if ended() or time.monotonic() > deadline:
+                raise
+        time.sleep(0.02)
 
 
 def send(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:

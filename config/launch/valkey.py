@@ -3,16 +3,12 @@
 import importlib.util
 import platform
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import redis
 
 from config.launch import host, leftovers
 from config.launch.program import LaunchError, Program
-
-READY_SECONDS = 30.0
 
 
 def binary() -> Path:
@@ -29,15 +25,15 @@ def binary() -> Path:
 
 
 class Valkey:
-    """Valkey in ``<data_dir>/valkey`` on a local port, with a password and, if durable, an append-only file."""
+    """Valkey in ``<data_dir>/valkey`` on a local port, with a password and, unless ``fast``, an append-only file."""
 
-    def __init__(self, data_dir: Path, *, durable: bool) -> None:
+    def __init__(self, data_dir: Path, *, fast: bool) -> None:
         self.folder = data_dir / "valkey"
         self.folder.mkdir(parents=True, exist_ok=True)
         self._end_leftovers()
         self.port = host.remembered_port(data_dir, "valkey")
         self._password = host.kept_secret(data_dir, "valkey")
-        self._durable = durable
+        self._fast = fast
 
     @property
     def url(self) -> str:
@@ -54,7 +50,7 @@ class Valkey:
             environment={**host.BARE_ENVIRONMENT, "LC_ALL": "C"},
             stop_signal=signal.SIGTERM,
             before=self._end_leftovers,
-            await_ready=self._await_ready,
+            probe=self._probe,
         )
 
     def _configuration(self) -> str:
@@ -64,7 +60,7 @@ class Valkey:
             "port": str(self.port),
             "dir": f'"{folder}"',
             "requirepass": self._password,
-            "appendonly": "yes" if self._durable else "no",
+            "appendonly": "no" if self._fast else "yes",
             "save": '""',
             "maxmemory-policy": "noeviction",
             "maxclients": "4096",
@@ -76,14 +72,11 @@ class Valkey:
         # Two servers on one append-only file would destroy it.
         leftovers.stop_servers(self.folder, "valkey-server", signal.SIGTERM)
 
-    def _await_ready(self, process: "subprocess.Popen[bytes]") -> None:
+    def _probe(self) -> None:
         client = redis.Redis(port=self.port, password=self._password, socket_timeout=1, socket_connect_timeout=1)
-        deadline = time.monotonic() + READY_SECONDS
-        while True:
-            try:
-                client.ping()
-                return
-            except redis.RedisError as error:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise LaunchError(f"Valkey does not serve: {error}") from error
-            time.sleep(0.02)
+        try:
+            client.ping()
+        except redis.RedisError as error:  # also while it loads its append-only file
+            raise LaunchError(f"Valkey does not serve: {error}") from error
+        finally:
+            client.close()

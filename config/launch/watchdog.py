@@ -66,7 +66,8 @@ class Watchdog:
             self._write(line)
 
     def _write(self, text: str) -> None:
-        assert self._child and self._child.stdin
+        assert self._child is not None
+        assert self._child.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it was killed; check() starts another one and repeats
             self._child.stdin.write(text.encode())
             self._child.stdin.flush()

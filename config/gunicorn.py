@@ -1,0 +1,61 @@
+"""Settings of the web processes: gevent workers that hold tunnels and answer requests."""
+
+import os
+import resource
+import shutil
+from pathlib import Path
+from typing import Any
+
+from config.settings import load
+
+_settings = load(os.environ)
+_spare_descriptors = 2_048  # database, Redis, log and listening sockets of one process
+
+bind = f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"
+workers = _settings.web_workers
+# Its worker patches the standard library, then loads the application. Never preload: patched late, everything queues.
+worker_class = "gevent"
+preload_app = False
+# It stops accepting at this number, and every tunnel counts.
+worker_connections = _settings.max_tunnels
+backlog = 4096
+graceful_timeout = 8
+timeout = 60
+keepalive = 30
+accesslog = None  # the application logs its requests itself, with their ids
+errorlog = "-"
+loglevel = _settings.log_level.lower()
+# Its default lies in the user's home folder, where two platforms would share it.
+control_socket_disable = True
+
+# Before anything imports prometheus_client, which looks for it once. By port: two platforms may share a data folder.
+_metrics_dir = Path(
+    os.environ.setdefault(
+        "PROMETHEUS_MULTIPROC_DIR", str(_settings.data_dir.resolve() / "metrics" / f"web-{_settings.port}")
+    )
+)
+
+
+def on_starting(server: Any) -> None:
+    """Begin with empty metrics files (those of dead processes would be added up) and enough file descriptors."""
+    shutil.rmtree(_metrics_dir, ignore_errors=True)
+    _metrics_dir.mkdir(parents=True)
+    _raise_descriptor_limit(server.log)
+
+
+def _raise_descriptor_limit(log: Any) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = worker_connections + _spare_descriptors
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        log.warning("the limit of open files (%d) is too low for %d connections", hard, worker_connections)
+        wanted = hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """Take a dead process's gauges out of the sums."""
+    # Not at the top: imported before its variable is set, it would not share at all.
+    from prometheus_client import multiprocess  # noqa: PLC0415
+
+    multiprocess.mark_process_dead(worker.pid)

@@ -1,0 +1,157 @@
+"""``make run``: the whole platform on one machine, in the foreground.
+
+Embedded servers where no URL is given, migrations, web, worker, scheduler, the demo; Ctrl-C ends all of it.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import httpx
+
+from config import demo, embedded
+from config.launch import host, leftovers
+from config.launch.console import Terminal
+from config.launch.program import LaunchError, Program
+from config.launch.supervision import STORES, Stopped, Supervisor
+from config.launch.watchdog import Watchdog
+from config.settings import Settings, SettingsError, load
+
+ROOT = Path(__file__).resolve().parent.parent
+READY_SECONDS = 60.0
+
+
+def main() -> int:
+    """Run until a person stops it. 0: stopped on request; 1: could not start, with one line that says why."""
+    terminal = Terminal()
+    try:
+        settings = load(os.environ)
+        data_dir = settings.data_dir.resolve()
+        with embedded.lock(data_dir):
+            return _supervise(settings, data_dir, terminal)
+    except (LaunchError, SettingsError, OSError) as error:
+        terminal.say(f"cannot start: {error}")
+        return 1
+
+
+def _supervise(settings: Settings, data_dir: Path, terminal: Terminal) -> int:
+    # What a killed supervisor left is ended first: it may hold the port and does its work twice.
+    leftovers.end_marked(data_dir)
+    _demand_port(settings)
+    common = {**os.environ, "EDGEFLOW_DATA_DIR": str(data_dir), "PYTHONUNBUFFERED": "1"}
+    common[leftovers.MARK] = str(data_dir)
+    supervisor = Supervisor(terminal, Watchdog(common))
+    _stop_on_signals(supervisor, terminal)
+    try:
+        environment = _start_servers(supervisor, settings, data_dir, common)
+        _start_platform(supervisor, settings, environment, terminal)
+        _start_demo(supervisor, settings, data_dir, environment, terminal)
+        supervisor.watch()
+        return 0
+    except Stopped:
+        return 0
+    finally:
+        supervisor.stopping.set()
+        supervisor.stop()
+        terminal.say("stopped")
+
+
+def _demand_port(settings: Settings) -> None:
+    fault = host.listen_fault(settings.host, settings.port)
+    if fault:
+        raise LaunchError(
+            f"EDGEFLOW_PORT: {settings.host}:{settings.port} is not to be had ({fault}); "
+            f"choose another port: EDGEFLOW_PORT={settings.port + 10} make run"
+        )
+
+
+def _stop_on_signals(supervisor: Supervisor, terminal: Terminal) -> None:
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        if supervisor.stopping.is_set():
+            supervisor.killing.set()
+        supervisor.stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, handle)
+
+
+def _start_servers(
+    supervisor: Supervisor, settings: Settings, data_dir: Path, common: dict[str, str]
+) -> dict[str, str]:
+    """Start the servers that no URL is given for; the environment of everything else."""
+    servers = embedded.servers(data_dir, postgres=not settings.database_url, valkey=not settings.redis_url)
+    for program in servers.programs:
+        supervisor.start(program, STORES, READY_SECONDS)
+    given = {"DATABASE_URL": servers.database_url, "REDIS_URL": servers.redis_url}
+    return {**common, **{name: url for name, url in given.items() if url}}
+
+
+def _start_platform(
+    supervisor: Supervisor, settings: Settings, environment: dict[str, str], terminal: Terminal
+) -> None:
+    supervisor.run(_python("migrate", environment, "alembic", "-c", "migrations/alembic.ini", "upgrade", "head"))
+    supervisor.add(_python("web", environment, "gunicorn", "-c", "config/gunicorn.py", "wsgi:app"))
+    size = ["--processes", str(settings.worker_processes), "--threads", str(settings.worker_threads)]
+    # Less than the time a stopping worker has, so that it hands back what it could not finish.
+    size += ["--worker-shutdown-timeout", "6000"]
+    supervisor.add(_python("worker", environment, "dramatiq", "workers", *size))
+    supervisor.add(_python("scheduler", environment, "scheduler"))
+    ready = Readiness(host.local_url(settings.host, settings.port), terminal.say)
+    supervisor.wait(ready)
+
+
+def _python(name: str, environment: dict[str, str], module: str, *arguments: str) -> Program:
+    return Program(name=name, command=[sys.executable, "-m", module, *arguments], cwd=ROOT, environment=environment)
+
+
+class Readiness:
+    """Asks ``/readyz`` each time it is called; says now and then what is missing."""
+
+    def __init__(self, url: str, say: Callable[[str], None]) -> None:
+        # Not through a proxy of the environment: this never leaves the machine.
+        self._client = httpx.Client(base_url=url, trust_env=False, timeout=3)
+        self._say = say
+        self._asked = 0
+
+    def __call__(self) -> bool:
+        self._asked += 1
+        try:
+            answer = self._client.get("/readyz")
+            missing = f"{answer.status_code} {answer.text.strip()[:300]}"
+            if answer.status_code == httpx.codes.OK:
+                self._client.close()
+                return True
+        except httpx.HTTPError as error:
+            missing = str(error) or type(error).__name__
+        if self._asked % 100 == 0:
+            self._say(f"still not ready: {missing}")
+        return False
+
+
+def _start_demo(
+    supervisor: Supervisor, settings: Settings, data_dir: Path, environment: dict[str, str], terminal: Terminal
+) -> None:
+    terminal.say(f"ready: {settings.url}/api/v1   Swagger UI: {settings.url}/api/v1/docs")
+    if not settings.demo:
+        return
+
+    def start_fleet(arguments: list[str], credentials: dict[str, str]) -> None:
+        supervisor.add(_python("fleet", {**environment, **credentials}, "agent", *arguments))
+
+    stage = demo.Demo(
+        local_url=host.local_url(settings.host, settings.port),
+        public_url=settings.url,
+        data_dir=data_dir,
+        terminal=terminal,
+        start_fleet=start_fleet,
+        stopping=supervisor.stopping,
+    )
+    threading.Thread(target=stage.run, name="demo", daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
