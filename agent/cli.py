@@ -1,0 +1,189 @@
+"""The command line: `run` one real device, `simulate` a fleet of invented ones."""
+
+import argparse
+import asyncio
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import uvloop
+
+from agent import __version__
+from agent.device import Options
+from agent.drivers.base import Driver
+from agent.drivers.local import LocalDriver
+from agent.drivers.simulated import Behaviour, SimulatedDriver
+from agent.faults import LinkFaults
+from agent.progress import Counter
+from agent.run import AgentError, AgentOptions, run, until
+from agent.simulator import Fleet, FleetError, FleetOptions
+
+DRIVERS: dict[str, Callable[[Path], Driver]] = {
+    "local": lambda state_dir: LocalDriver(state_dir / "flows"),
+    "simulated": lambda state_dir: SimulatedDriver("simulated", Behaviour()),
+}
+RUN_EXAMPLE = "example: python -m agent run --url https://cloud.example --provisioning-code CODE"
+SIMULATE_EXAMPLE = "example: python -m agent simulate --url http://127.0.0.1:8080 --api-key edgeflow_… --devices 100"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; 0, or 1 after one line on standard error."""
+    options = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    logging.getLogger("agent").setLevel(options.log_level)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(options.command(options))
+    except (AgentError, FleetError, OSError, ValueError) as error:
+        print(f"agent: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and options."""
+    top = argparse.ArgumentParser(prog="agent", description="EdgeFlow's reference device agent and fleet simulator.")
+    top.add_argument("--version", action="version", version=__version__)
+    commands = top.add_subparsers(title="commands", required=True, metavar="run | simulate")
+    _add_run(commands.add_parser("run", help="be one real device", epilog=RUN_EXAMPLE))
+    _add_simulate(commands.add_parser("simulate", help="be a fleet of simulated devices", epilog=SIMULATE_EXAMPLE))
+    return top
+
+
+def _add_common(command: argparse.ArgumentParser, log_level: str) -> None:
+    default = os.environ.get("EDGEFLOW_URL")
+    command.add_argument(
+        "--url", default=default, required=default is None, type=base_url, help="the cloud, http(s)://HOST[:PORT]"
+    )
+    command.add_argument(
+        "--log-level", default=log_level, type=str.upper, choices=("DEBUG", "INFO", "WARNING", "ERROR")
+    )
+
+
+def _add_run(command: argparse.ArgumentParser) -> None:
+    _add_common(command, "INFO")
+    command.add_argument(
+        "--provisioning-code",
+        metavar="CODE",
+        default=os.environ.get("EDGEFLOW_PROVISIONING_CODE"),
+        help="needed once; also EDGEFLOW_PROVISIONING_CODE, which other users of the machine do not see",
+    )
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "edgeflow-agent"
+    command.add_argument("--state-dir", type=Path, default=state, help="credentials, flows, answers (%(default)s)")
+    command.add_argument("--driver", choices=sorted(DRIVERS), default="local", help="what runs the flows (%(default)s)")
+    command.set_defaults(command=_run)
+
+
+def _add_simulate(command: argparse.ArgumentParser) -> None:
+    _add_common(command, "WARNING")
+    add = command.add_argument
+    add("--devices", type=int, required=True, metavar="N")
+    add("--prefix", default="demo", help="devices are called PREFIX-001 and so on (%(default)s)")
+    add("--tags", default="", metavar="a,b", help="of devices that are created")
+    add("--seed", type=int, default=1)
+    add("--email", default=os.environ.get("EDGEFLOW_EMAIL", ""))
+    add("--password", default=os.environ.get("EDGEFLOW_PASSWORD", ""), help="also EDGEFLOW_PASSWORD")
+    add("--api-key", default=os.environ.get("EDGEFLOW_API_KEY", ""), help="edgeflow_…; also EDGEFLOW_API_KEY")
+    add("--state-file", type=Path, help="ids and keys, to be the same devices next time (.edgeflow/fleet-PREFIX.json)")
+    add("--ledger-file", type=Path, help="written at the end and on SIGUSR1: how often each command id was applied")
+    add("--at-once", type=int, default=50, metavar="N", help="connects under way at once (%(default)s)")
+    add("--no-shadow", action="store_true", help="do not read and report the shadow after each connect")
+    behaviour = command.add_argument_group("behaviour (rates from 0 to 1, seeded)").add_argument
+    behaviour("--latency-ms", type=float, default=50.0, help="per command (%(default)s)")
+    behaviour("--latency-jitter-ms", type=float, default=0.0)
+    behaviour("--failure-rate", type=rate, default=0.0, help="starts of flows that fail")
+    behaviour("--node-types", metavar="a,b", help="the only node types that the devices have; default: any")
+    behaviour("--drop-rate", type=rate, default=0.0, help="answers in whose stead the connection breaks")
+    behaviour("--loss-rate", type=rate, default=0.0, help="answers that never leave")
+    behaviour("--duplicate-rate", type=rate, default=0.0, help="answers that are sent twice")
+    behaviour("--reorder-rate", type=rate, default=0.0, help="answers that later ones overtake")
+    behaviour("--late-rate", type=rate, default=0.0, help="answers that leave 5 s late")
+    command.set_defaults(command=_simulate)
+
+
+def base_url(text: str) -> str:
+    """An http(s) URL without a trailing slash."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise argparse.ArgumentTypeError("must be http://HOST[:PORT] or https://HOST[:PORT]")
+    return text.rstrip("/")
+
+
+def rate(text: str) -> float:
+    """A number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError("must be from 0 to 1")
+    return value
+
+
+async def _run(options: argparse.Namespace) -> None:
+    stop = _stop_on_signals()
+    agent = AgentOptions(options.url, options.state_dir, options.provisioning_code, options.log_level)
+    await run(agent, DRIVERS[options.driver], stop)
+
+
+async def _simulate(options: argparse.Namespace) -> None:
+    stop = _stop_on_signals()
+    _raise_descriptor_limit()
+    fleet = Fleet(fleet_options(options))
+    if options.ledger_file:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, fleet.dump, options.ledger_file)
+    try:
+        with Counter() as progress:
+            await until(stop, fleet.start(timeout=None, progress=progress))
+        if not stop.is_set():
+            print(f"all {len(fleet.devices)} devices are connected; Ctrl-C ends them", flush=True)
+        await stop.wait()
+    finally:
+        await fleet.stop()
+        if options.ledger_file:
+            fleet.dump(options.ledger_file)
+
+
+def fleet_options(options: argparse.Namespace) -> FleetOptions:
+    """The fleet that the command line describes."""
+    folder = Path(os.environ.get("EDGEFLOW_DATA_DIR") or ".edgeflow")
+    types = frozenset(split(options.node_types)) if options.node_types else None
+    faults = LinkFaults(
+        options.drop_rate, options.loss_rate, options.duplicate_rate, options.reorder_rate, options.late_rate
+    )
+    return FleetOptions(
+        url=options.url,
+        devices=options.devices,
+        prefix=options.prefix,
+        tags=split(options.tags),
+        seed=options.seed,
+        api_key=options.api_key,
+        email=options.email,
+        password=options.password,
+        state_file=options.state_file or folder / f"fleet-{options.prefix}.json",
+        behaviour=Behaviour(options.latency_ms, options.latency_jitter_ms, options.failure_rate, types),
+        faults=faults if faults.any else None,
+        link=Options(sync_shadow=not options.no_shadow),
+        at_once=max(1, options.at_once),
+    )
+
+
+def split(text: str) -> list[str]:
+    """`a, b` as a list."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+def _raise_descriptor_limit() -> None:
+    """Each socket is a descriptor, and the usual soft limit is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

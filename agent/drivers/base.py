@@ -1,0 +1,100 @@
+"""What a runtime must offer to be driven by the agent.
+
+A driver for EdgeFlow or Node-RED implements this class and gets an entry in `agent.cli.DRIVERS`; everything above
+(commands, dedup, tunnel) stays as it is. Methods raise CommandError with the code that the cloud is told.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from agent import __version__, metrics
+
+JsonObject = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One flow to be installed. `content_hash` names its content: equal hashes are equal flows."""
+
+    flow_id: str
+    version: int | None
+    content_hash: str
+    flow: JsonObject
+    start: bool = True
+
+
+class Driver(ABC):
+    """One flow runtime. Changing calls come one at a time, reading ones at any moment."""
+
+    echoes_desired = False
+    """Whether every desired key is taken over, not only those that the agent understands."""
+
+    def __init__(self) -> None:
+        self._opened = time.monotonic()
+
+    async def open(self) -> None:  # noqa: B027  (a driver may have nothing to do)
+        """Start what was running when the agent was last stopped."""
+
+    async def close(self) -> None:  # noqa: B027
+        """Stop all work, without forgetting what is to run at the next start."""
+
+    async def working(self, action: str) -> None:  # noqa: B027
+        """Called before each command; a simulated device takes its time here."""
+
+    @abstractmethod
+    async def list_flows(self) -> list[JsonObject]:
+        """The installed flows: id, name, status, version, content_hash, …"""
+
+    @abstractmethod
+    async def get_flow(self, flow_id: str) -> JsonObject:
+        """One flow with its definition; FLOW_NOT_FOUND."""
+
+    @abstractmethod
+    async def deploy(self, order: Deployment) -> str:
+        """Install it in place of what has its id, all or nothing: `installed` or `already_installed`.
+
+        INVALID_FLOW and UNSUPPORTED_NODE_TYPE before anything is touched; START_FAILED after the old one runs again.
+        """
+
+    @abstractmethod
+    async def remove(self, flow_id: str) -> bool:
+        """Stop and forget a flow; False when it was not there."""
+
+    @abstractmethod
+    async def start(self, flow_id: str) -> str:
+        """`started` or `already_running`; FLOW_NOT_FOUND, START_FAILED."""
+
+    @abstractmethod
+    async def stop(self, flow_id: str) -> str:
+        """`stopped`, also when it was not running; FLOW_NOT_FOUND."""
+
+    @abstractmethod
+    async def node_types(self) -> list[JsonObject]:
+        """The node types that flows may use here."""
+
+    @abstractmethod
+    async def executions(self) -> list[JsonObject]:
+        """What ran, newest first."""
+
+    async def health(self) -> JsonObject:
+        """`{"status", "version", "uptime", …}`, seconds."""
+        flows = await self.list_flows()
+        failed = sum(flow["status"] == "error" for flow in flows)
+        return {
+            "status": "degraded" if failed else "healthy",
+            "version": __version__,
+            "uptime": int(time.monotonic() - self._opened),
+            "flows": len(flows),
+            "flows_running": sum(flow["status"] == "running" for flow in flows),
+            "flows_failed": failed,
+        }
+
+    async def system_metrics(self) -> JsonObject:
+        """The machine's figures."""
+        return metrics.system_metrics()
+
+    async def gpio_state(self) -> JsonObject:
+        """The pins."""
+        return metrics.gpio_state()

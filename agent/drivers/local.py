@@ -1,0 +1,105 @@
+"""The agent's own runtime as a driver: flows in memory, each in a file that is replaced atomically."""
+
+import asyncio
+import hashlib
+import logging
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+from agent import storage
+from agent.drivers.base import JsonObject
+from agent.drivers.installed import Installed, InstalledFlows, definition_of
+from agent.protocol import INVALID_FLOW, UNSUPPORTED_NODE_TYPE, CommandError
+from agent.runtime import nodes
+from agent.runtime.definition import FlowError, parse
+from agent.runtime.engine import FlowEngine, UnsupportedNodeType
+from agent.runtime.executions import History
+
+log = logging.getLogger("agent.driver")
+
+
+class LocalDriver(InstalledFlows):
+    """Flows run in this process; `folder` holds one file per flow and outlives it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+        self._history = History()
+        self._engines: dict[str, FlowEngine] = {}
+
+    async def open(self) -> None:
+        """Read all flows and start those that ran; one that fails keeps no other from running."""
+        for path in sorted(self._folder.glob("*.json")):
+            flow = _read(path)
+            if flow:
+                self._flows[flow.flow_id] = flow
+        for flow in self._flows.values():
+            if flow.running:
+                await self._restart(flow)
+
+    async def close(self) -> None:
+        for engine in self._engines.values():
+            await engine.stop()
+        self._engines.clear()
+
+    async def node_types(self) -> list[JsonObject]:
+        return nodes.catalogue()
+
+    async def executions(self) -> list[JsonObject]:
+        return self._history.newest()
+
+    def debug_lines(self, flow_id: str) -> list[str]:
+        """What the flow's debug nodes showed last."""
+        return list(self._engines[flow_id].shown) if flow_id in self._engines else []
+
+    async def _restart(self, flow: Installed) -> None:
+        try:
+            await self._launch(flow)
+        except Exception as error:
+            flow.error = str(error)
+            log.error("flow %s did not start: %s", flow.flow_id, error)
+
+    def _check(self, flow: Installed) -> FlowEngine:
+        try:
+            return FlowEngine(flow.flow_id, parse(definition_of(flow.flow)), self._history)
+        except UnsupportedNodeType as error:
+            raise CommandError(UNSUPPORTED_NODE_TYPE, str(error)) from error
+        except FlowError as error:
+            raise CommandError(INVALID_FLOW, str(error)) from error
+
+    async def _launch(self, flow: Installed) -> None:
+        engine = self._check(flow)
+        await engine.start()
+        self._engines[flow.flow_id] = engine
+        log.info("flow %s (%s) is running", flow.flow_id, flow.summary()["name"])
+
+    async def _halt(self, flow: Installed) -> None:
+        engine = self._engines.pop(flow.flow_id, None)
+        if engine:
+            await engine.stop()
+
+    async def _save(self, flow: Installed) -> None:
+        await asyncio.to_thread(storage.write_json, self._path(flow.flow_id), {**asdict(flow), "error": None})
+
+    async def _forget(self, flow_id: str) -> None:
+        await asyncio.to_thread(_delete, self._path(flow_id))
+
+    def _path(self, flow_id: str) -> Path:
+        """One file per id; an id that is no safe name gets a digest as its name."""
+        safe = re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,99}", flow_id)
+        return self._folder / f"{flow_id if safe else hashlib.sha256(flow_id.encode()).hexdigest()}.json"
+
+
+def _delete(path: Path) -> None:
+    if path.exists():
+        path.unlink()
+        storage.sync_folder(path.parent)
+
+
+def _read(path: Path) -> Installed | None:
+    try:
+        return Installed(**storage.read_json(path))
+    except (ValueError, TypeError) as error:
+        log.error("%s does not hold a flow and is left alone: %s", path.name, error)
+        return None
