@@ -1,0 +1,151 @@
+"""The embedded servers: kept between starts, recovered after a kill, private."""
+
+import json
+import os
+import shutil
+import signal
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+import redis
+
+from config import embedded
+from config.launch import leftovers
+from config.launch.program import LaunchError
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A data folder with a space in its path; whatever a test leaves running in it is ended.
+
+    Not pytest's own: that one is closed to the user that PostgreSQL runs as when the tests run as root.
+    """
+    base = Path(tempfile.mkdtemp(prefix="edgeflow-embedded-"))
+    base.chmod(0o755)
+    path = base / "data folder"
+    yield path
+    end_servers(path, path)
+    shutil.rmtree(base)
+
+
+def end_servers(data_dir: Path, home: Path) -> None:
+    leftovers.stop_servers(home / "postgres", "postgres", signal.SIGINT)
+    leftovers.stop_servers(data_dir / "valkey", "valkey-server", signal.SIGTERM)
+
+
+def crash(running: embedded.Embedded) -> None:
+    """What `kill -9` of the whole tree does: nobody cleans up, the kernel lets go of the lock."""
+    watchdog = running._watchdog._child
+    assert watchdog is not None
+    watchdog.kill()
+    for process in running.processes.values():
+        process.kill()
+        process.wait()
+    watchdog.wait()
+    running._lock.close()
+
+
+def test_data_survive_a_stop_and_a_kill(folder: Path) -> None:
+    running = embedded.start(folder)
+    first_urls = running.database_url, running.redis_url
+    with psycopg.connect(running.database_url) as connection:
+        connection.execute("create table kept (word text); insert into kept values ('stored')")
+    redis.Redis.from_url(running.redis_url).set("kept", "stored")
+    running.stop()
+
+    running = embedded.start(folder)
+    crash(running)
+    # A recycled pid: the file names a process that lives, but is no server.
+    pid_file = folder / "postgres" / "postmaster.pid"
+    lines = pid_file.read_text().splitlines()
+    pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
+
+    running = embedded.start(folder)
+    try:
+        assert (running.database_url, running.redis_url) == first_urls
+        with psycopg.connect(running.database_url) as connection:
+            assert connection.execute("select word from kept").fetchall() == [("stored",)]
+        assert redis.Redis.from_url(running.redis_url).get("kept") == b"stored"
+    finally:
+        running.stop()
+    assert leftovers.servers_in(folder / "postgres", "postgres") == []
+    assert leftovers.servers_in(folder / "valkey", "valkey-server") == []
+
+
+def test_servers_that_outlived_their_supervisor_are_replaced(folder: Path) -> None:
+    running = embedded.start(folder, fast=True)
+    old = {name: process.pid for name, process in running.processes.items()}
+    watchdog = running._watchdog._child
+    assert watchdog is not None
+    watchdog.kill()
+    watchdog.wait()
+    running._lock.close()
+
+    again = embedded.start(folder, fast=True)
+    try:
+        assert {process.poll() is not None for process in running.processes.values()} == {True}
+        assert {name: process.pid for name, process in again.processes.items()}.keys() == old.keys()
+        assert psycopg.connect(again.database_url).execute("select 1").fetchone() == (1,)
+    finally:
+        again.stop()
+
+
+def test_the_role_is_the_owner_but_passes_no_policy(folder: Path) -> None:
+    running = embedded.start(folder, fast=True, valkey=False)
+    try:
+        with psycopg.connect(running.database_url) as connection:
+            rights = connection.execute(
+                "select rolsuper, rolbypassrls, rolcreaterole, rolcreatedb from pg_roles where rolname = current_user"
+            ).fetchone()
+            owner = connection.execute(
+                "select pg_get_userbyid(datdba) from pg_database where datname = current_database()"
+            ).fetchone()
+        assert rights == (False, False, True, False)
+        assert owner == ("edgeflow",)
+        assert running.redis_url == ""
+    finally:
+        running.stop()
+
+
+def test_secrets_are_in_private_files_only(folder: Path) -> None:
+    running = embedded.start(folder, fast=True)
+    try:
+        secrets = [path.read_text() for path in (folder / "secrets").iterdir()]
+        assert len(secrets) == 3
+        for path in [*(folder / "secrets").iterdir(), folder / "valkey" / "valkey.conf"]:
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        told = " ".join(" ".join(psutil.Process(process.pid).cmdline()) for process in running.processes.values())
+        told += " ".join(path.read_text() for path in (folder / "log").iterdir())
+        assert not any(secret in told for secret in secrets)
+        with pytest.raises(redis.AuthenticationError):
+            redis.Redis(port=json.loads((folder / "ports.json").read_text())["valkey"]).ping()
+    finally:
+        running.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root drops to another user")
+def test_a_closed_folder_stays_closed(folder: Path) -> None:
+    folder.parent.chmod(0o700)
+    running = embedded.start(folder, fast=True, valkey=False)
+    home = (folder / "home").readlink()
+    try:
+        assert psycopg.connect(running.database_url).execute("select 1").fetchone() == (1,)
+        running.stop()
+        running = embedded.start(folder, fast=True, valkey=False)
+        assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
+        assert not (folder / "postgres").exists()
+        assert (home / "postgres" / "PG_VERSION").exists()
+    finally:
+        running.stop()
+        shutil.rmtree(home)
+
+
+def test_a_folder_has_one_holder(folder: Path) -> None:
+    with embedded.lock(folder), pytest.raises(LaunchError, match=f"in use by process {os.getpid()}"):
+        embedded.lock(folder)
+    embedded.lock(folder).close()
