@@ -32,13 +32,13 @@ class Servers:
     superuser_url: str = field(repr=False)
 
 
-def servers(data_dir: Path, *, postgres: bool = True, valkey: bool = True, fast: bool = False) -> Servers:
+def servers(data_dir: Path, *, postgres: bool = True, valkey: bool = True, durable: bool = True) -> Servers:
     """Prepare the servers of ``data_dir``: end what a killed start left, choose ports, at first make a cluster.
 
     Only the holder of ``lock`` may call it. Raises LaunchError.
     """
-    store = Postgres(data_dir, fast=fast) if postgres else None
-    broker = Valkey(data_dir, fast=fast) if valkey else None
+    store = Postgres(data_dir, durable=durable) if postgres else None
+    broker = Valkey(data_dir, durable=durable) if valkey else None
     return Servers(
         programs=[server.program() for server in (store, broker) if server],
         database_url=store.url if store else "",
@@ -94,16 +94,16 @@ class Embedded:
         self._lock.close()
 
 
-def start(data_dir: Path, *, postgres: bool = True, valkey: bool = True, fast: bool = False) -> Embedded:
+def start(data_dir: Path, *, postgres: bool = True, valkey: bool = True, durable: bool = True) -> Embedded:
     """Run the servers of ``data_dir``, logging to ``<data_dir>/log/<name>.log``, and return when they serve.
 
-    ``fast`` is for tests: a crash of the machine may lose data. Raises LaunchError.
+    ``durable=False`` is for tests: a crash of the machine may lose data. Raises LaunchError.
     """
     data_dir = data_dir.resolve()
     claimed = lock(data_dir)
     watchdog = Watchdog({**os.environ, MARK: str(data_dir)})
     try:
-        prepared = servers(data_dir, postgres=postgres, valkey=valkey, fast=fast)
+        prepared = servers(data_dir, postgres=postgres, valkey=valkey, durable=durable)
     except LaunchError:
         claimed.close()
         raise

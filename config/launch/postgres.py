@@ -60,15 +60,15 @@ def _copied(package: Path, home: Path) -> Path:
 class Postgres:
     """PostgreSQL in ``<home>/postgres`` on a local port, with a role and a database `edgeflow`.
 
-    ``fast`` trades crash safety for speed, for tests. Raises LaunchError.
+    ``durable=False`` trades crash safety for speed, for tests. Raises LaunchError.
     """
 
-    def __init__(self, data_dir: Path, *, fast: bool) -> None:
+    def __init__(self, data_dir: Path, *, durable: bool) -> None:
         home = host.home(data_dir)
         self.folder = home / "postgres"
         self.account = host.server_account(self.folder)
         self._binaries = binaries(self.account, home)
-        self._fast = fast
+        self._durable = durable
         self._superuser_password = host.kept_secret(data_dir, "postgres-superuser")
         self._password = host.kept_secret(data_dir, "postgres")
         self._end_leftovers()
@@ -115,7 +115,7 @@ class Postgres:
             "log_min_error_statement": "panic",
             "log_checkpoints": "off",
         }
-        if self._fast:
+        if not self._durable:
             options |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
         return options
 
@@ -138,7 +138,7 @@ class Postgres:
         command = [str(self._binaries / "initdb"), "-D", str(folder), "--username=postgres", f"--pwfile={password}"]
         command += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"]
         command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-        return [*command, "--no-sync"] if self._fast else command
+        return command if self._durable else [*command, "--no-sync"]
 
     def _end_leftovers(self) -> None:
         """End a server that an earlier start left here, then its pid file: only what runs is believed.

@@ -25,15 +25,15 @@ def binary() -> Path:
 
 
 class Valkey:
-    """Valkey in ``<data_dir>/valkey`` on a local port, with a password and, unless ``fast``, an append-only file."""
+    """Valkey in ``<data_dir>/valkey`` on a local port, with a password and, if ``durable``, an append-only file."""
 
-    def __init__(self, data_dir: Path, *, fast: bool) -> None:
+    def __init__(self, data_dir: Path, *, durable: bool) -> None:
         self.folder = data_dir / "valkey"
         self.folder.mkdir(parents=True, exist_ok=True)
         self._end_leftovers()
         self.port = host.remembered_port(data_dir, "valkey")
         self._password = host.kept_secret(data_dir, "valkey")
-        self._fast = fast
+        self._durable = durable
 
     @property
     def url(self) -> str:
@@ -60,7 +60,7 @@ class Valkey:
             "port": str(self.port),
             "dir": f'"{folder}"',
             "requirepass": self._password,
-            "appendonly": "no" if self._fast else "yes",
+            "appendonly": "yes" if self._durable else "no",
             "save": '""',
             "maxmemory-policy": "noeviction",
             "maxclients": "4096",

@@ -78,7 +78,7 @@ def test_data_survive_a_stop_and_a_kill(folder: Path) -> None:
 
 
 def test_servers_that_outlived_their_supervisor_are_replaced(folder: Path) -> None:
-    running = embedded.start(folder, fast=True)
+    running = embedded.start(folder, durable=False)
     old = {name: process.pid for name, process in running.processes.items()}
     watchdog = running._watchdog._child
     assert watchdog is not None
@@ -86,7 +86,7 @@ def test_servers_that_outlived_their_supervisor_are_replaced(folder: Path) -> No
     watchdog.wait()
     running._lock.close()
 
-    again = embedded.start(folder, fast=True)
+    again = embedded.start(folder, durable=False)
     try:
         assert {process.poll() is not None for process in running.processes.values()} == {True}
         assert {name: process.pid for name, process in again.processes.items()}.keys() == old.keys()
@@ -96,7 +96,7 @@ def test_servers_that_outlived_their_supervisor_are_replaced(folder: Path) -> No
 
 
 def test_the_role_is_the_owner_but_passes_no_policy(folder: Path) -> None:
-    running = embedded.start(folder, fast=True, valkey=False)
+    running = embedded.start(folder, durable=False, valkey=False)
     try:
         with psycopg.connect(running.database_url) as connection:
             rights = connection.execute(
@@ -113,7 +113,7 @@ def test_the_role_is_the_owner_but_passes_no_policy(folder: Path) -> None:
 
 
 def test_secrets_are_in_private_files_only(folder: Path) -> None:
-    running = embedded.start(folder, fast=True)
+    running = embedded.start(folder, durable=False)
     try:
         secrets = [path.read_text() for path in (folder / "secrets").iterdir()]
         assert len(secrets) == 3
@@ -131,12 +131,12 @@ def test_secrets_are_in_private_files_only(folder: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root drops to another user")
 def test_a_closed_folder_stays_closed(folder: Path) -> None:
     folder.parent.chmod(0o700)
-    running = embedded.start(folder, fast=True, valkey=False)
+    running = embedded.start(folder, durable=False, valkey=False)
     home = (folder / "home").readlink()
     try:
         assert psycopg.connect(running.database_url).execute("select 1").fetchone() == (1,)
         running.stop()
-        running = embedded.start(folder, fast=True, valkey=False)
+        running = embedded.start(folder, durable=False, valkey=False)
         assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
         assert not (folder / "postgres").exists()
         assert (home / "postgres" / "PG_VERSION").exists()
