@@ -11,7 +11,7 @@ import marshmallow
 import orjson
 from flask import Response, g, request
 from flask.json.provider import JSONProvider
-from marshmallow import fields
+from marshmallow import fields, missing
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import HTTPException
 
@@ -54,9 +54,16 @@ class Parser(FlaskParser):
     DEFAULT_UNKNOWN_BY_LOCATION = {"json": None, "query": None, "headers": marshmallow.EXCLUDE}
 
     def load_json(self, req: Any, schema: Any) -> Any:
-        if req.content_length and not req.is_json:
+        """Strictly: what the standard library lets in besides (NaN, lone surrogates) PostgreSQL would refuse."""
+        body = req.get_data(cache=True)
+        if not body:
+            return missing
+        if not req.is_json:
             raise UnsupportedMediaType("the body must be JSON, with Content-Type: application/json")
-        return super().load_json(req, schema)
+        try:
+            return orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            return self._handle_invalid_json_error(error, req)
 
     def handle_error(self, error: Any, req: Any, schema: Any, **_kwargs: Any) -> NoReturn:
         (messages,) = error.messages.values()

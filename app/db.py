@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import orjson
 from sqlalchemy import TIMESTAMP, Engine, ForeignKey, Text, create_engine, event, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
@@ -51,6 +52,8 @@ def make_engine(url: str) -> Engine:
         max_overflow=0,
         pool_timeout=10,
         pool_pre_ping=True,
+        # As requests are parsed: 1e300 stays a float. As an int it could never be answered (64 bits is JSON's end).
+        json_deserializer=orjson.loads,
         connect_args={"connect_timeout": 5, "application_name": "edgeflow"},
     )
 
