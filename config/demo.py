@@ -107,7 +107,8 @@ class Demo:
 
     def run(self) -> None:
         try:
-            self._play()
+            with self._client:
+                self._play()
         except _Ended:
             return
         except Exception as error:
@@ -149,7 +150,7 @@ class Demo:
 
     def _connect_fleet(self) -> None:
         arguments = ["simulate", "--url", self.local_url, "--devices", str(DEVICES), "--prefix", "demo"]
-        arguments += ["--tags", TAG, "--latency", str(LATENCY_MS)]
+        arguments += ["--tags", TAG, "--latency-ms", str(LATENCY_MS)]
         arguments += ["--state-file", str(self.data_dir / "demo-fleet.json")]
         self.start_fleet(arguments, {"EDGEFLOW_API_KEY": self._state.values["api_key"]})
 

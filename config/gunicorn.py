@@ -19,9 +19,10 @@ preload_app = False
 # It stops accepting at this number, and every tunnel counts.
 worker_connections = _settings.max_tunnels
 backlog = 4096
-graceful_timeout = 8
+# With the second or two that a worker takes to notice, less than the 8 s that `make run` gives before it kills.
+graceful_timeout = 6
 timeout = 60
-keepalive = 30
+keepalive = 5  # an idle connection holds up a stopping worker for as long
 accesslog = None  # the application logs its requests itself, with their ids
 errorlog = "-"
 loglevel = _settings.log_level.lower()

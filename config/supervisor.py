@@ -113,7 +113,7 @@ class Readiness:
 
     def __init__(self, url: str, say: Callable[[str], None]) -> None:
         # Not through a proxy of the environment: this never leaves the machine.
-        self._client = httpx.Client(base_url=url, trust_env=False, timeout=3)
+        self._client = httpx.Client(base_url=url, trust_env=False, timeout=3, headers={"Connection": "close"})
         self._say = say
         self._asked = 0
 
