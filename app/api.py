@@ -176,7 +176,8 @@ class Blueprint(flask_smorest.Blueprint):
         if access:
             codes |= {401, 403}
             doc["security"] = [{"bearer": []}, {"apiKey": []}]
-            doc["description"] = f"Needs the role **{access}** or a higher one."
+            needs = "a sign-in" if access == "any" else f"the role **{access}** or a higher one"
+            doc["description"] = f"Needs {needs}."
         if kwargs["method"] == "post":
             codes.add(409)
             doc.setdefault("parameters", []).append({"$ref": "#/components/parameters/IdempotencyKey"})

@@ -43,7 +43,7 @@ def _outcome(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except AppError as error:
-        if not g.get("effects_committed"):
+        if not (g.get("effects_committed") or error.keeps_changes):
             raise
         return error_response(error)
 

@@ -17,7 +17,7 @@ from app.tokens import digest
 
 @dataclass(frozen=True)
 class Identity:
-    """A caller. ``role`` is None when a user asked for an organization that he does not belong to.
+    """A caller. ``role`` and ``org_id`` are None when a user does not belong to the organization asked for.
 
     ``kind``: ``user``, ``api_key`` or ``device``; ``id``: of the user, the key or the device.
     """
@@ -36,27 +36,36 @@ class Identity:
 
 
 _TELL = "set_config('app.org_id', coalesce(i.org_id::text, ''), true)"
-_SESSION = text(f"SELECT i.*, {_TELL} FROM identify_session(:session, :user, :org) i")
+_TELL_MEMBER = "set_config('app.org_id', coalesce(CASE WHEN i.role IS NOT NULL THEN i.org_id::text END, ''), true)"
+_SESSION = text(f"SELECT i.*, {_TELL_MEMBER} FROM identify_session(:session, :user, :org) i")
 _API_KEY = text(f"SELECT i.*, {_TELL} FROM identify_api_key(:hash) i")
+_USED = text(
+    "UPDATE api_keys SET last_used_at = now() "
+    "WHERE id = (SELECT id FROM api_keys WHERE id = :id FOR NO KEY UPDATE SKIP LOCKED)"
+)
 _DEVICE = text(f"SELECT i.*, {_TELL} FROM identify_devices(CAST(:hashes AS bytea[])) i")
 
 
 def by_session(session_id: UUID, user_id: UUID, org_id: UUID | None) -> Identity | None:
-    """The user of a session that lives; ``org_id`` asks for another organization than the session's own."""
+    """The user of a session that lives; ``org_id`` asks for another organization than the session's own.
+
+    A stranger to the organization is told of none, so that nothing he calls can see its rows.
+    """
     row = db.session.execute(_SESSION, {"session": session_id, "user": user_id, "org": org_id}).first()
     if row is None:
         return None
-    return _told(Identity("user", row.user_id, row.org_id, row.role and Role(row.role), row.email, session_id))
+    role = Role(row.role) if row.role else None
+    return _told(Identity("user", row.user_id, row.org_id if role else None, role, row.email, session_id))
 
 
 def by_api_key(key: str) -> Identity | None:
-    """The API key, if it lives. Notes its use, at most once a minute."""
+    """The API key, if it lives. Notes its use, at most once a minute and without waiting for others who do."""
     row = db.session.execute(_API_KEY, {"hash": digest(key)}).first()
     if row is None:
         return None
     found = _told(Identity("api_key", row.id, row.org_id, Role(row.role), row.name))
     if row.stale:
-        db.session.execute(text("UPDATE api_keys SET last_used_at = now() WHERE id = :id"), {"id": row.id})
+        db.session.execute(_USED, {"id": row.id})
     return found
 
 

@@ -23,13 +23,16 @@ Index("uq_users_email_lower", func.lower(User.email), unique=True)
 
 
 class Session(Base):
-    """One sign-in. Its row is read on every request, so revoking it acts on the next one."""
+    """One sign-in. Its row is read on every request, so revoking it acts on the next one.
+
+    ``org_id``: the organization that requests act in by default; none for a user who belongs to none.
+    """
 
     __tablename__ = "sessions"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
-    org_id: Mapped[UUID] = mapped_column(ForeignKey("organizations.id", ondelete="CASCADE"))
+    org_id: Mapped[UUID | None] = mapped_column(ForeignKey("organizations.id", ondelete="SET NULL"))
     user_agent: Mapped[str | None]
     ip: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

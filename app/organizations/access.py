@@ -15,13 +15,14 @@ from app import limits
 from app.auth import identity as identities
 from app.auth.identity import Identity
 from app.auth.roles import Role
-from app.errors import Forbidden, Unauthorized, ValidationFailed
+from app.errors import Forbidden, NotFound, Unauthorized, ValidationFailed
 from app.replay import run_once
 from config.settings import settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 REQUIRED_CLAIMS = {"exp", "iat", "iss", "aud", "sub", "sid", "type"}
+NO_MEMBER = "you are not a member of that organization"
 
 
 class Current:
@@ -55,9 +56,14 @@ class Current:
 current = Current()
 
 
-def requires(role: Role, *, device: bool = False, user: bool = False, sensitive: bool = False) -> Callable[[F], F]:
-    """Only callers with at least this role in the current organization.
+def requires(
+    role: Role | None, *, device: bool = False, user: bool = False, sensitive: bool = False
+) -> Callable[[F], F]:
+    """Only callers with at least this role in the current organization; None: anybody who is signed in, also a user
+    who is no member any more of the organization that he signed in to.
 
+    The current organization is that of the path's ``organization_id``, else of ``X-Organization-Id``, else the
+    session's or key's own.
     ``device``: a device key is welcome too (the route checks that it speaks of itself). ``user``: a person who is
     signed in, no API key. ``sensitive``: counted by user, stricter, instead of by organization.
     Raises Unauthorized, Forbidden or RateLimited.
@@ -71,7 +77,7 @@ def requires(role: Role, *, device: bool = False, user: bool = False, sensitive:
             caller = f"{current.identity.kind}:{current.identity.id}"
             return run_once(caller, current.identity.org_id, lambda: view(*args, **kwargs))
 
-        checked._apidoc = {**getattr(view, "_apidoc", {}), "access": str(role)}  # type: ignore[attr-defined]
+        checked._apidoc = {**getattr(view, "_apidoc", {}), "access": str(role or "any")}  # type: ignore[attr-defined]
         return cast(F, checked)
 
     return decorate
@@ -94,21 +100,24 @@ def authenticate() -> Identity:
     if found is None:
         limits.by_address("failed-auth", settings().rate_limit_ip)
         raise Unauthorized()
+    found = _addressed(found)
     g.identity = found
     structlog.contextvars.bind_contextvars(org_id=str(found.org_id), actor=found.actor)
     return found
 
 
-def admit(identity: Identity, role: Role, *, device: bool = False, user: bool = False) -> None:
+def admit(identity: Identity, role: Role | None, *, device: bool = False, user: bool = False) -> None:
     """Raises Forbidden unless this identity may use a route that wants ``role``."""
     if identity.kind == "device":
         if not device:
             raise Forbidden("a device key cannot be used here")
         return
-    if identity.role is None:
-        raise Forbidden("you are not a member of that organization")
     if user and identity.kind != "user":
         raise Forbidden("this needs a signed-in user, not an API key")
+    if role is None:
+        return
+    if identity.role is None:
+        raise Forbidden(NO_MEMBER)
     if not identity.role.includes(role):
         raise Forbidden(f"this needs the role {role}; yours is {identity.role}")
 
@@ -116,7 +125,7 @@ def admit(identity: Identity, role: Role, *, device: bool = False, user: bool = 
 def _count(sensitive: bool) -> None:
     if current.identity.kind == "device":
         return
-    if sensitive:
+    if sensitive or current.identity.org_id is None:
         limits.hit("user", str(current.identity.id), settings().rate_limit_user)
     else:
         limits.hit("org", str(current.org), settings().rate_limit_org)
@@ -148,7 +157,22 @@ def _from_token(token: str) -> Identity | None:
         session_id, user_id = UUID(claims["sid"]), UUID(claims["sub"])
     except (ValueError, TypeError, AttributeError):
         return None
-    return identities.by_session(session_id, user_id, _wanted_organization())
+    wanted = _wanted_organization()
+    found = identities.by_session(session_id, user_id, wanted)
+    if found and wanted and found.role is None:
+        raise Forbidden(NO_MEMBER)
+    return found
+
+
+def _addressed(found: Identity) -> Identity:
+    """The caller as he stands in the organization that the path names, if it names one. Raises NotFound."""
+    wanted = (request.view_args or {}).get("organization_id")
+    if wanted in (None, found.org_id) or found.kind == "device":
+        return found
+    there = identities.by_session(found.session_id, found.id, wanted) if found.session_id else None
+    if there is None or there.role is None:
+        raise NotFound("organization")
+    return there
 
 
 def _claims(token: str) -> dict[str, Any] | None:

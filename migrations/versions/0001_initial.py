@@ -188,14 +188,14 @@ def _create_tables() -> None:
         "sessions",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("user_id", sa.Uuid(), nullable=False),
-        sa.Column("org_id", sa.Uuid(), nullable=False),
+        sa.Column("org_id", sa.Uuid(), nullable=True),
         sa.Column("user_agent", sa.Text(), nullable=True),
         sa.Column("ip", sa.Text(), nullable=True),
         sa.Column("created_at", sa.TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("expires_at", sa.TIMESTAMP(timezone=True), nullable=False),
         sa.Column("revoked_at", sa.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("revoked_reason", sa.Text(), nullable=True),
-        sa.ForeignKeyConstraint(["org_id"], ["organizations.id"], name="fk_sessions_org_id", ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["org_id"], ["organizations.id"], name="fk_sessions_org_id", ondelete="SET NULL"),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_sessions_user_id", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name="pk_sessions"),
     )
@@ -524,9 +524,10 @@ FUNCTIONS = {
           WHERE i.token_hash = p_hash AND i.accepted_at IS NULL AND i.expires_at > now()
         $$""",
     "organizations_of(p_user uuid)": """
-        RETURNS TABLE (id uuid, name text, role text, created_at timestamptz, joined_at timestamptz)
+        RETURNS TABLE (id uuid, name text, role text, settings jsonb, created_at timestamptz, updated_at timestamptz,
+                       joined_at timestamptz)
         AS $$
-          SELECT o.id, o.name, m.role, o.created_at, m.created_at
+          SELECT o.id, o.name, m.role, o.settings, o.created_at, o.updated_at, m.created_at
           FROM public.memberships m JOIN public.organizations o ON o.id = m.org_id
           WHERE m.user_id = p_user
           ORDER BY m.created_at, o.id
