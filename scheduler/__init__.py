@@ -1,0 +1,1 @@
+"""The scheduler: it only enqueues what is due. Any number may run; one of them leads."""

@@ -1,0 +1,25 @@
+"""What is due when."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+SECOND, MINUTE, HOUR = 1, 60, 3600
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A job that is due at every whole multiple of ``every`` seconds since 1970, which is part of its identity."""
+
+    job: str
+    every: int
+
+    def due_at(self, now: datetime) -> datetime:
+        """The newest moment, not after ``now``, at which the job was due."""
+        return datetime.fromtimestamp(now.timestamp() // self.every * self.every, UTC)
+
+
+SCHEDULE = (
+    Entry("rollouts.reconcile", 2 * SECOND),
+    Entry("maintenance.sweep_gateways", 5 * SECOND),
+    Entry("maintenance.clean", HOUR),
+)
