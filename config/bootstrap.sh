@@ -21,11 +21,10 @@ python=.venv/bin/python
 wanted=$(cat $sets | cksum)
 stamp=".venv/.installed-${1:-run}"
 
-if "$python" -c "$fits" 2>/dev/null; then
-    if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
-        exit 0
-    fi
-else
+if "$python" -c "$fits" 2>/dev/null && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+    exit 0
+fi
+if ! "$python" -c "import pip; $fits" 2>/dev/null; then
     for candidate in "${PYTHON:-python3}" python3 python3.14 python3.13 python3.12 python3.11; do
         if "$candidate" -c "$fits" 2>/dev/null; then
             system=$candidate

@@ -45,9 +45,12 @@ def _supervise(settings: Settings, data_dir: Path, terminal: Terminal) -> int:
     common = {**os.environ, "EDGEFLOW_DATA_DIR": str(data_dir), "PYTHONUNBUFFERED": "1"}
     common[leftovers.MARK] = str(data_dir)
     supervisor = Supervisor(terminal, Watchdog(common))
-    _stop_on_signals(supervisor, terminal)
+    _stop_on_signals(supervisor)
     try:
         environment = _start_servers(supervisor, settings, data_dir, common)
+        if (data_dir / "home").is_symlink():
+            away = (data_dir / "home").readlink()
+            terminal.say(f"PostgreSQL's user may not enter {data_dir}: its data are in {away}")
         _start_platform(supervisor, settings, environment, terminal)
         _start_demo(supervisor, settings, data_dir, environment, terminal)
         supervisor.watch()
@@ -56,6 +59,7 @@ def _supervise(settings: Settings, data_dir: Path, terminal: Terminal) -> int:
         return 0
     finally:
         supervisor.stopping.set()
+        terminal.say("stopping; Ctrl-C once more kills")
         supervisor.stop()
         terminal.say("stopped")
 
@@ -69,7 +73,7 @@ def _demand_port(settings: Settings) -> None:
         )
 
 
-def _stop_on_signals(supervisor: Supervisor, terminal: Terminal) -> None:
+def _stop_on_signals(supervisor: Supervisor) -> None:
     def handle(_number: int, _frame: FrameType | None) -> None:
         if supervisor.stopping.is_set():
             supervisor.killing.set()

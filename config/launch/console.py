@@ -26,11 +26,16 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _LONGEST = 65_536
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Rich would end the thread that writes, and then the part whose lines nobody reads would stand still."""
+
+
 class Terminal:
     """Where everything that a person sees is written, by any thread."""
 
     def __init__(self, stream: IO[str] | None = None) -> None:
-        self.console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
+        self.console = _Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
         self._lock = threading.Lock()
         self._live = 0
 
@@ -83,6 +88,6 @@ class Terminal:
                 with self._lock:
                     self.console.file.write(text + "\n")
                     self.console.file.flush()
-        except (BrokenPipeError, ValueError):
+        except (OSError, ValueError):
             # Whoever read our output is gone. The platform goes on; there is nobody left to tell.
             return

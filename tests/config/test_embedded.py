@@ -3,10 +3,7 @@
 import json
 import os
 import shutil
-import signal
 import stat
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -17,25 +14,6 @@ import redis
 from config import embedded
 from config.launch import leftovers
 from config.launch.program import LaunchError
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A data folder with a space in its path; whatever a test leaves running in it is ended.
-
-    Not pytest's own: that one is closed to the user that PostgreSQL runs as when the tests run as root.
-    """
-    base = Path(tempfile.mkdtemp(prefix="edgeflow-embedded-"))
-    base.chmod(0o755)
-    path = base / "data folder"
-    yield path
-    end_servers(path, path)
-    shutil.rmtree(base)
-
-
-def end_servers(data_dir: Path, home: Path) -> None:
-    leftovers.stop_servers(home / "postgres", "postgres", signal.SIGINT)
-    leftovers.stop_servers(data_dir / "valkey", "valkey-server", signal.SIGTERM)
 
 
 def crash(running: embedded.Embedded) -> None:
@@ -50,22 +28,22 @@ def crash(running: embedded.Embedded) -> None:
     running._lock.close()
 
 
-def test_data_survive_a_stop_and_a_kill(folder: Path) -> None:
-    running = embedded.start(folder)
+def test_data_survive_a_stop_and_a_kill(data_dir: Path) -> None:
+    running = embedded.start(data_dir)
     first_urls = running.database_url, running.redis_url
     with psycopg.connect(running.database_url) as connection:
         connection.execute("create table kept (word text); insert into kept values ('stored')")
     redis.Redis.from_url(running.redis_url).set("kept", "stored")
     running.stop()
 
-    running = embedded.start(folder)
+    running = embedded.start(data_dir)
     crash(running)
     # A recycled pid: the file names a process that lives, but is no server.
-    pid_file = folder / "postgres" / "postmaster.pid"
+    pid_file = data_dir / "postgres" / "postmaster.pid"
     lines = pid_file.read_text().splitlines()
     pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
 
-    running = embedded.start(folder)
+    running = embedded.start(data_dir)
     try:
         assert (running.database_url, running.redis_url) == first_urls
         with psycopg.connect(running.database_url) as connection:
@@ -73,30 +51,30 @@ def test_data_survive_a_stop_and_a_kill(folder: Path) -> None:
         assert redis.Redis.from_url(running.redis_url).get("kept") == b"stored"
     finally:
         running.stop()
-    assert leftovers.servers_in(folder / "postgres", "postgres") == []
-    assert leftovers.servers_in(folder / "valkey", "valkey-server") == []
+    assert leftovers.servers_in(data_dir / "postgres", "postgres") == []
+    assert leftovers.servers_in(data_dir / "valkey", "valkey-server") == []
 
 
-def test_servers_that_outlived_their_supervisor_are_replaced(folder: Path) -> None:
-    running = embedded.start(folder, durable=False)
-    old = {name: process.pid for name, process in running.processes.items()}
+def test_servers_that_outlived_their_supervisor_are_replaced(data_dir: Path) -> None:
+    running = embedded.start(data_dir, durable=False)
+    old = {process.pid for process in running.processes.values()}
     watchdog = running._watchdog._child
     assert watchdog is not None
     watchdog.kill()
     watchdog.wait()
     running._lock.close()
 
-    again = embedded.start(folder, durable=False)
+    again = embedded.start(data_dir, durable=False)
     try:
         assert {process.poll() is not None for process in running.processes.values()} == {True}
-        assert {name: process.pid for name, process in again.processes.items()}.keys() == old.keys()
+        assert old.isdisjoint(process.pid for process in again.processes.values())
         assert psycopg.connect(again.database_url).execute("select 1").fetchone() == (1,)
     finally:
         again.stop()
 
 
-def test_the_role_is_the_owner_but_passes_no_policy(folder: Path) -> None:
-    running = embedded.start(folder, durable=False, valkey=False)
+def test_the_role_is_the_owner_but_passes_no_policy(data_dir: Path) -> None:
+    running = embedded.start(data_dir, durable=False, valkey=False)
     try:
         with psycopg.connect(running.database_url) as connection:
             rights = connection.execute(
@@ -112,40 +90,40 @@ def test_the_role_is_the_owner_but_passes_no_policy(folder: Path) -> None:
         running.stop()
 
 
-def test_secrets_are_in_private_files_only(folder: Path) -> None:
-    running = embedded.start(folder, durable=False)
+def test_secrets_are_in_private_files_only(data_dir: Path) -> None:
+    running = embedded.start(data_dir, durable=False)
     try:
-        secrets = [path.read_text() for path in (folder / "secrets").iterdir()]
+        secrets = [path.read_text() for path in (data_dir / "secrets").iterdir()]
         assert len(secrets) == 3
-        for path in [*(folder / "secrets").iterdir(), folder / "valkey" / "valkey.conf"]:
+        for path in [*(data_dir / "secrets").iterdir(), data_dir / "valkey" / "valkey.conf"]:
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
         told = " ".join(" ".join(psutil.Process(process.pid).cmdline()) for process in running.processes.values())
-        told += " ".join(path.read_text() for path in (folder / "log").iterdir())
+        told += " ".join(path.read_text() for path in (data_dir / "log").iterdir())
         assert not any(secret in told for secret in secrets)
         with pytest.raises(redis.AuthenticationError):
-            redis.Redis(port=json.loads((folder / "ports.json").read_text())["valkey"]).ping()
+            redis.Redis(port=json.loads((data_dir / "ports.json").read_text())["valkey"]).ping()
     finally:
         running.stop()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root drops to another user")
-def test_a_closed_folder_stays_closed(folder: Path) -> None:
-    folder.parent.chmod(0o700)
-    running = embedded.start(folder, durable=False, valkey=False)
-    home = (folder / "home").readlink()
+def test_a_closed_folder_stays_closed(data_dir: Path) -> None:
+    data_dir.parent.chmod(0o700)
+    running = embedded.start(data_dir, durable=False, valkey=False)
+    home = (data_dir / "home").readlink()
     try:
         assert psycopg.connect(running.database_url).execute("select 1").fetchone() == (1,)
         running.stop()
-        running = embedded.start(folder, durable=False, valkey=False)
-        assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
-        assert not (folder / "postgres").exists()
+        running = embedded.start(data_dir, durable=False, valkey=False)
+        assert stat.S_IMODE(data_dir.parent.stat().st_mode) == 0o700
+        assert not (data_dir / "postgres").exists()
         assert (home / "postgres" / "PG_VERSION").exists()
     finally:
         running.stop()
         shutil.rmtree(home)
 
 
-def test_a_folder_has_one_holder(folder: Path) -> None:
-    with embedded.lock(folder), pytest.raises(LaunchError, match=f"in use by process {os.getpid()}"):
-        embedded.lock(folder)
-    embedded.lock(folder).close()
+def test_a_folder_has_one_holder(data_dir: Path) -> None:
+    with embedded.lock(data_dir), pytest.raises(LaunchError, match=f"in use by process {os.getpid()}"):
+        embedded.lock(data_dir)
+    embedded.lock(data_dir).close()
