@@ -4,6 +4,7 @@ The first process starts the servers; each parallel worker has a database and a 
 """
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if SERVERS not in os.environ:
         from config import embedded
 
-        _embedded = embedded.start(Path(tempfile.mkdtemp(prefix="edgeflow-tests-")), fast=True)
+        _embedded = embedded.start(Path(tempfile.mkdtemp(prefix="edgeflow-tests-")), durable=False)
         os.environ[SERVERS] = f"{_embedded.superuser_url} {_embedded.redis_url}"
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         _prepare(getattr(config, "workerinput", {}).get("workerid", "main"))
@@ -46,11 +47,11 @@ def _prepare(worker: str) -> None:
         )
         connection.execute("ALTER ROLE edgeflow PASSWORD 'edgeflow'")
         connection.execute(f"CREATE DATABASE {name} OWNER edgeflow")
-        info = connection.info
+        address = f"{connection.info.host}:{connection.info.port}"
     number = 1 + int(worker.removeprefix("gw")) % 15 if worker.startswith("gw") else 0
     os.environ.update(
-        DATABASE_URL=f"postgresql://edgeflow:edgeflow@{info.host}:{info.port}/{name}",
-        REDIS_URL=f"{redis_url.rstrip('/').rsplit('/', 1)[0] if redis_url.count('/') > 2 else redis_url}/{number}",
+        DATABASE_URL=f"postgresql://edgeflow:edgeflow@{address}/{name}",
+        REDIS_URL=re.sub(r"/\d*$", "", redis_url) + f"/{number}",
         EDGEFLOW_DATA_DIR=tempfile.mkdtemp(prefix="edgeflow-test-data-"),
         EDGEFLOW_RATE_LIMITS="0",
         EDGEFLOW_LOG_LEVEL="WARNING",
