@@ -14,6 +14,7 @@ from app.api import PREFIX, Api, Json, error_response
 from app.errors import AppError, ServiceUnavailable
 from app.health import blp as health
 from app.observability import configure_logging, observe_requests
+from app.tunnel.routes import mount
 from config.settings import Settings, settings
 
 log = structlog.get_logger(__name__)
@@ -54,6 +55,7 @@ def create_app() -> Flask:
     _handle_errors(app)
     app.register_blueprint(health)
     _document(app)
+    mount(app)
     return app
 
 

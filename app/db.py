@@ -137,6 +137,11 @@ def transaction(org_id: UUID | None = None, *, system: bool = False) -> Iterator
         session.remove()
 
 
+def as_json(value: Any) -> str:
+    """A value as the text of a ``jsonb`` parameter."""
+    return orjson.dumps(value).decode()
+
+
 def pool_status() -> dict[str, int]:
     """Connections in use and open, for the operators' metrics."""
     pool: Any = engine().pool

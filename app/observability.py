@@ -87,7 +87,8 @@ def _end(response: Response) -> Response:
     route = request.url_rule.rule if request.url_rule else "none"
     REQUESTS.labels(request.method, route, response.status_code).inc()
     SECONDS.labels(request.method, route).observe(seconds)
-    if request.path not in _QUIET:
+    websocket = request.url_rule is not None and request.url_rule.websocket
+    if request.path not in _QUIET and not websocket:
         log.info(
             "request", method=request.method, path=request.path, status=response.status_code,
             ms=round(seconds * 1000, 1),

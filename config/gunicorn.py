@@ -3,6 +3,8 @@
 import os
 import resource
 import shutil
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,18 @@ def _raise_descriptor_limit(log: Any) -> None:
         wanted = hard
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def post_worker_init(worker: Any) -> None:
+    """Start this process's gateway, and drain it when the process is told to end."""
+    hub = worker.wsgi.extensions["tunnel"]()
+    threading.Thread(target=_drain_at_end, args=(worker, hub), name="tunnel-drain", daemon=True).start()
+
+
+def _drain_at_end(worker: Any, hub: Any) -> None:
+    while worker.alive:
+        time.sleep(0.1)
+    hub.drain()
 
 
 def child_exit(_server: Any, worker: Any) -> None:

@@ -1,0 +1,95 @@
+"""One command to one device, and its honest outcome."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from app import db
+from app.clock import rfc3339
+from app.errors import (
+    AppError,
+    BadDeviceResponse,
+    DeviceDisconnected,
+    DeviceError,
+    DeviceOffline,
+    DeviceTimeout,
+    InvalidState,
+    NotFound,
+    NotSupportedByDevice,
+    ServiceUnavailable,
+)
+from app.tunnel import bus, queries
+from app.tunnel.link import Unsent
+from app.tunnel.protocol import Answer
+from config.settings import settings
+
+_FAILURES: dict[str, type[AppError]] = {
+    "DEVICE_TIMEOUT": DeviceTimeout,
+    "DEVICE_DISCONNECTED": DeviceDisconnected,
+    "NOT_SUPPORTED_BY_DEVICE": NotSupportedByDevice,
+    "BAD_DEVICE_RESPONSE": BadDeviceResponse,
+}
+
+
+def ask(
+    org_id: UUID, device_id: UUID, action: str, payload: dict[str, Any], *, timeout: float, release: Callable[[], None]
+) -> Any:
+    """Send a command and answer the device's data. ``release`` ends the transaction before the wait begins.
+
+    Never sent twice by us. Raises NotFound, InvalidState (disabled), DeviceOffline, DeviceTimeout, DeviceDisconnected,
+    DeviceError, BadDeviceResponse, NotSupportedByDevice or ServiceUnavailable; the last ones tell the ``outcome``.
+    """
+    route = reach(org_id, device_id)
+    release()
+    try:
+        answer = bus.call(device_id, route.gateway, action, payload, timeout)
+    except Unsent:
+        raise ServiceUnavailable("the message bus is briefly unavailable", outcome="unknown") from None
+    return _data(answer, route)
+
+
+def reach(org_id: UUID, device_id: UUID) -> Any:
+    """The route to a device of the organization. Raises NotFound, InvalidState or DeviceOffline."""
+    route = queries.route(device_id, settings().offline_after)
+    if route is None:
+        raise NotFound("device")
+    if route.disabled_at is not None:
+        raise InvalidState("the device is disabled", current_state="disabled", allowed_actions=["enable"])
+    if not route.reachable:
+        raise _offline(route)
+    return route
+
+
+def configure(
+    org_id: UUID, device_id: UUID, given: dict[str, Any], *, timeout: float, release: Callable[[], None]
+) -> Any:
+    """Record connection settings, then send them. Raises as ``ask`` does; nothing is recorded for a deaf device."""
+    route = reach(org_id, device_id)
+    if "configure" not in route.capabilities:
+        raise NotSupportedByDevice("the device's agent does not know configure")
+    db.session.execute(
+        text("UPDATE devices SET settings = settings || CAST(:given AS jsonb), updated_at = now() WHERE id = :id"),
+        {"given": db.as_json(given), "id": device_id},
+    )
+    return ask(org_id, device_id, "configure", {"settings": given}, timeout=timeout, release=release)
+
+
+def _data(answer: Answer, route: Any) -> Any:
+    if answer.ok:
+        return answer.data
+    if answer.code == "DEVICE_OFFLINE":
+        raise _offline(route)
+    message = answer.error or "the device answered with an error"
+    if answer.code == "FLOW_NOT_FOUND":
+        raise NotFound("flow on the device", device_error=message)
+    failure = _FAILURES.get(answer.code or "")
+    if failure is None:
+        raise DeviceError(message, device_code=answer.code, outcome=answer.outcome)
+    raise failure(message, outcome=answer.outcome)
+
+
+def _offline(route: Any) -> DeviceOffline:
+    seen = rfc3339(route.last_seen_at) if route.last_seen_at else None
+    return DeviceOffline("the device is offline", headers={"Retry-After": "30"}, last_seen_at=seen, outcome="not_sent")

@@ -1,0 +1,60 @@
+"""Reach any device from any process: one command and its answer, many commands without waiting, and notices."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from app.redis import client
+from app.tunnel.hub import hub
+from app.tunnel.link import channel
+from app.tunnel.protocol import Answer
+
+
+@dataclass(frozen=True)
+class Command:
+    """One device's part of a ``send_many``; ``payload`` is what is special for it."""
+
+    id: UUID
+    device_id: UUID
+    gateway: str
+    payload: dict[str, Any] = field(default_factory=dict)
+
+
+def call(device_id: UUID, gateway: str, action: str, payload: dict[str, Any], timeout: float) -> Answer:
+    """Send a command and wait for the answer. Raises link.Unsent when Redis is away. No transaction may be open."""
+    return hub().calls.call(device_id, gateway, action, payload, timeout)
+
+
+def send_many(
+    org_id: UUID, action: str, common: dict[str, Any], commands: list[Command], *, timeout: float, answer_to: str
+) -> set[UUID]:
+    """Send commands without waiting, one message a gateway; the ids of those that no gateway took.
+
+    Answers come as jobs ``answer_to(org_id, [[command_id, status, code, error, data], …])``, gathered for 50 ms.
+    Raises redis.RedisError when Redis is away; then nothing is known to be sent.
+    """
+    by_gateway: dict[str, list[Command]] = defaultdict(list)
+    for command in commands:
+        by_gateway[command.gateway].append(command)
+    head = {
+        "t": "commands",
+        "org": str(org_id),
+        "job": answer_to,
+        "action": action,
+        "common": common,
+        "timeout": timeout,
+    }
+    pipeline = client().pipeline(transaction=False)
+    for gateway, part in by_gateway.items():
+        items = [{"id": str(one.id), "device": str(one.device_id), "payload": one.payload} for one in part]
+        pipeline.publish(channel(gateway), orjson.dumps({**head, "items": items}, default=str))
+    taken = dict(zip(by_gateway, pipeline.execute(), strict=True))
+    return {command.id for command in commands if not taken[command.gateway]}
+
+
+def notify(gateway: str, message: dict[str, Any]) -> None:
+    """Tell a gateway something that needs no answer (a shadow to push, a tunnel to close)."""
+    client().publish(channel(gateway), orjson.dumps(message, default=str))

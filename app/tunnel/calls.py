@@ -1,0 +1,93 @@
+"""Commands whose caller waits: sent to the gateway that holds the device, answered honestly whatever happens."""
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import redis
+import structlog
+
+from app.redis import client
+from app.tunnel import protocol
+from app.tunnel.link import Unsent, channel
+from app.tunnel.protocol import Answer
+
+if TYPE_CHECKING:
+    from app.tunnel.hub import Hub
+
+log = structlog.get_logger(__name__)
+
+WATCH_SECONDS = 1.0
+GRACE_SECONDS = 2.0
+
+
+class _Waiting:
+    def __init__(self, gateway: str) -> None:
+        self.gateway = gateway
+        self.answer: Answer | None = None
+        self.done = threading.Event()
+
+    def settle(self, answer: Answer) -> None:
+        self.answer = self.answer or answer
+        self.done.set()
+
+
+class Calls:
+    """The callers of this process that wait for a device."""
+
+    def __init__(self, hub: "Hub") -> None:
+        self._hub = hub
+        self._waiting: dict[str, _Waiting] = {}
+        threading.Thread(target=self._watch, name="tunnel-calls", daemon=True).start()
+
+    def call(self, device_id: UUID, gateway: str, action: str, payload: dict[str, Any], timeout: float) -> Answer:
+        """Send one command and wait for its answer, at most ``timeout`` seconds. Raises Unsent when Redis is away."""
+        command_id = str(uuid4())
+        waiting = self._waiting[command_id] = _Waiting(gateway)
+        request_id = structlog.contextvars.get_contextvars().get("request_id")
+        command = {"t": "command", "id": command_id, "device": str(device_id), "action": action, "payload": payload,
+                   "timeout": timeout, "from": self._hub.id, "rid": request_id}  # fmt: skip
+        try:
+            if gateway == self._hub.id:
+                self._hub.deliver(device_id, command, waiting.settle)
+            elif not self._publish(gateway, command):
+                return protocol.offline()
+            waiting.done.wait(timeout + GRACE_SECONDS)
+            return waiting.answer or protocol.timed_out(sent=True)
+        finally:
+            del self._waiting[command_id]
+
+    def answered(self, command_id: str, answer: Answer) -> None:
+        """An answer came over Redis; one that nobody waits for any more is dropped."""
+        waiting = self._waiting.get(command_id)
+        if waiting:
+            waiting.settle(answer)
+
+    def _publish(self, gateway: str, command: dict[str, Any]) -> int:
+        if not self._hub.link.ready(GRACE_SECONDS):
+            raise Unsent(gateway)  # nobody could tell us the answer
+        return self._hub.link.send(gateway, command)
+
+    def _watch(self) -> None:
+        """A gateway that was killed answers nobody: notice that its channel has no listener, and say so at once."""
+        pause = threading.Event()
+        while True:
+            pause.wait(WATCH_SECONDS)
+            gateways = {one.gateway for one in list(self._waiting.values())} - {self._hub.id}
+            for gateway in gateways & self._dead(gateways):
+                for one in list(self._waiting.values()):
+                    if one.gateway == gateway:
+                        one.settle(protocol.disconnected(sent=True))
+
+    def _dead(self, gateways: set[str]) -> set[str]:
+        if not gateways:
+            return set()
+        started = time.monotonic()
+        try:
+            listeners: Any = client().pubsub_numsub(*(channel(gateway) for gateway in gateways))
+        except (redis.RedisError, OSError) as error:
+            log.info("gateways not checked", error=str(error), seconds=round(time.monotonic() - started, 2))
+            return set()
+        counts = {name.decode(): count for name, count in listeners}
+        return {gateway for gateway in gateways if counts.get(channel(gateway)) == 0}

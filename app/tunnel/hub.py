@@ -1,0 +1,329 @@
+"""This process as a gateway: the devices whose sockets it holds, and the commands that come for them."""
+
+import random
+import threading
+import time
+from contextlib import suppress
+from functools import cache
+from typing import Any
+from uuid import UUID, uuid4
+
+import structlog
+from prometheus_client import Counter, Gauge
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import jobs
+from app.processes import Heartbeat
+from app.tunnel import protocol, queries, v1
+from app.tunnel.batch import Batcher
+from app.tunnel.calls import Calls
+from app.tunnel.connection import Connection, Deliver
+from app.tunnel.link import Link, Message
+from app.tunnel.protocol import Answer, Close, Connect
+from app.tunnel.queries import Admitted, Heard
+from app.tunnel.socket import CLOSE_SECONDS, Closed
+from config.settings import settings
+
+log = structlog.get_logger("tunnel")
+
+TUNNELS = Gauge("edgeflow_tunnels", "Devices connected", multiprocess_mode="livesum")
+COMMANDS = Counter("edgeflow_commands_total", "Commands sent to devices", ["action", "outcome"])
+
+GATHER_ANSWERS_SECONDS = 0.05
+FLUSH_SECONDS = 5.0
+PING_SECONDS = 25.0
+SETTLE_RETRY_SECONDS = 0.5
+BYE_SPREAD_MS = 3_000
+SMALL_DATA_KEYS = 20
+
+Settled = tuple[str, UUID, list[Any]]
+"""An answer for a job: the job's name, the tenant, ``[command_id, status, code, error, data]``."""
+
+
+class Refused(Exception):
+    """A connect that is not admitted; ``code`` is the WebSocket close code."""
+
+    def __init__(self, code: int, error_code: str, text: str) -> None:
+        super().__init__(text)
+        self.code, self.error_code = code, error_code
+
+
+class _Asked:
+    """A connect that waits for its batch."""
+
+    def __init__(self, connect: Connect, address: str | None) -> None:
+        self.connect, self.address = connect, address
+        self.done = threading.Event()
+        self.admitted: Admitted | None = None
+        self.known = False
+        self.failed = False
+
+
+class Hub:
+    """The gateway of this process. ``id`` names it in ``connections.gateway`` and on Redis."""
+
+    def __init__(self) -> None:
+        self.process_id = uuid4()
+        self.id = str(self.process_id)
+        self.draining = False
+        self._connections: dict[UUID, Connection] = {}
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._heartbeat = Heartbeat("web", self.process_id)
+        self._heartbeat.start()
+        self.calls = Calls(self)
+        self.link = Link(self.id, self._receive)
+        self._admissions: Batcher[_Asked] = Batcher(
+            "admit",
+            self._admit,
+            seconds=0.005,
+            most=200,
+            key=lambda asked: asked.connect.device_id,
+            failed=_not_admitted,
+        )
+        self._departures: Batcher[tuple[UUID, int, str]] = Batcher(
+            "gone", queries.gone, seconds=0.05, most=500, key=lambda one: one[0]
+        )
+        self._settled: Batcher[Settled] = Batcher("settle", self._settle, seconds=GATHER_ANSWERS_SECONDS, most=1_000)
+        threading.Thread(target=self._tick, name="tunnel-ticks", daemon=True).start()
+        threading.Thread(target=self._flush_all, name="tunnel-flush", daemon=True).start()
+
+    # Devices come and go.
+
+    def admit(self, connect: Connect, address: str | None) -> Admitted:
+        """Authenticate a connect, in a batch with those of the same moment. Raises Refused."""
+        asked = _Asked(connect, address)
+        self._admissions.add(asked)
+        asked.done.wait(protocol.FIRST_FRAME_SECONDS)
+        if asked.failed or not asked.done.is_set():
+            raise Refused(Close.TRY_LATER, "SERVICE_UNAVAILABLE", "try again later")
+        if not asked.known:
+            raise Refused(Close.BAD_CREDENTIALS, "UNAUTHORIZED", "unknown device or key")
+        if asked.admitted is None:
+            raise Refused(Close.DISABLED, "DEVICE_DISABLED", "the device is disabled")
+        return asked.admitted
+
+    def join(self, connection: Connection, admitted: Admitted) -> None:
+        """Take over a device: older connections of it, here or elsewhere, are closed."""
+        with self._lock:
+            current = self._connections.get(connection.device_id)
+            newest = current is None or current.epoch < connection.epoch
+            if newest:
+                self._connections[connection.device_id] = connection
+            older = current if newest else connection
+        TUNNELS.set(len(self._connections))
+        if older:
+            self._replace(older)
+        elif admitted.replaced_gateway and admitted.replaced_gateway != self.id:
+            self.link.post(
+                admitted.replaced_gateway, {"t": "kick", "device": connection.device_id, "epoch": connection.epoch}
+            )
+        if self.draining:
+            self._goodbye(connection)
+        if admitted.has_work:
+            jobs.send("rollouts.device_connected", str(admitted.org_id), str(admitted.device_id))
+        log.info("device connected", device_id=str(connection.device_id), org_id=str(connection.org_id),
+                 epoch=connection.epoch, protocol=connection.protocol)  # fmt: skip
+
+    def leave(self, connection: Connection, reason: str) -> None:
+        """The socket is gone: answer who waits, and record it under this connection's epoch."""
+        with self._lock:
+            if self._connections.get(connection.device_id) is connection:
+                del self._connections[connection.device_id]
+        TUNNELS.set(len(self._connections))
+        connection.lost()
+        self._departures.add((connection.device_id, connection.epoch, reason))
+        log.info("device disconnected", device_id=str(connection.device_id), org_id=str(connection.org_id),
+                 epoch=connection.epoch, reason=reason)  # fmt: skip
+
+    def drain(self) -> None:
+        """Before this process ends: tell v2 devices to come back elsewhere in a moment, and close all in order."""
+        self.draining = True
+        for connection in self._all():
+            self._goodbye(connection)
+        deadline = time.monotonic() + CLOSE_SECONDS
+        while self._connections and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for connection in self._all():
+            connection.socket.abort("the gateway restarts")
+        time.sleep(0.1)
+        self._departures.drain(2)
+        self._settled.drain(2)
+        self._heartbeat.stop()
+
+    def _goodbye(self, connection: Connection) -> None:
+        with suppress(Closed):  # it is leaving already
+            if connection.protocol == 2:
+                connection.socket.post(protocol.encode(protocol.bye(random.randint(0, BYE_SPREAD_MS))))  # noqa: S311
+            connection.socket.hang_up(Close.RESTART, "the gateway restarts")
+
+    # Commands.
+
+    def deliver(self, device_id: UUID, command: Message, deliver: Deliver) -> None:
+        """Send a command to a device of this process; ``deliver`` gets its answer, whatever happens."""
+        connection = self._connections.get(device_id)
+        if connection is None:
+            deliver(protocol.offline())
+            return
+        command_id, action, payload, timeout = (command[key] for key in ("id", "action", "payload", "timeout"))
+
+        def count(answer: Answer) -> None:
+            COMMANDS.labels(action, answer.code or "ok").inc()
+            deliver(v1.understood(answer) if connection.protocol == 1 else answer)
+
+        log.debug(
+            "command", command_id=command_id, action=action, device_id=str(device_id), request_id=command.get("rid")
+        )
+        if v1.adapted(connection, action):
+            v1.carry_out(connection, command_id, action, payload, timeout, count)
+        elif action in protocol.CAPABILITIES and action not in connection.capabilities:
+            count(protocol.unsupported(f"the device's agent does not offer {action}"))
+        else:
+            connection.ask(command_id, action, payload, timeout, count)
+
+    def _receive(self, message: Message) -> None:
+        """A message on this process's channel."""
+        _MESSAGES[message["t"]](self, message)
+
+    def _command(self, message: Message) -> None:
+        caller = message["from"]
+
+        def answer(answer: Answer) -> None:
+            self.link.post(caller, {"t": "answer", "id": message["id"], "answer": answer.__dict__})
+
+        self.deliver(UUID(message["device"]), message, answer)
+
+    def _commands(self, message: Message) -> None:
+        """Many devices, one action: what they share stands once in the message."""
+        org_id, job = UUID(message["org"]), message["job"]
+        for item in message["items"]:
+            command = {**message, "id": item["id"], "payload": {**message["common"], **item["payload"]}}
+            self.deliver(UUID(item["device"]), command, self._to_job(job, org_id, item["id"]))
+
+    def _to_job(self, job: str, org_id: UUID, command_id: str) -> Deliver:
+        def settle(answer: Answer) -> None:
+            small = answer.data if isinstance(answer.data, dict) and len(answer.data) <= SMALL_DATA_KEYS else None
+            self._settled.add((job, org_id, [command_id, answer.status, answer.code, answer.error, small]))
+
+        return settle
+
+    def _answer(self, message: Message) -> None:
+        self.calls.answered(message["id"], Answer(**message["answer"]))
+
+    def _kick(self, message: Message) -> None:
+        connection = self._connections.get(UUID(message["device"]))
+        if connection and connection.epoch < message["epoch"]:
+            self._replace(connection)
+
+    def _close(self, message: Message) -> None:
+        connection = self._connections.get(UUID(message["device"]))
+        if connection:
+            connection.socket.hang_up(message["code"], message["reason"])
+
+    def _shadow(self, message: Message) -> None:
+        connection = self._connections.get(UUID(message["device"]))
+        if connection is None:
+            return
+        try:
+            if connection.protocol >= 2:
+                connection.push_shadow(message["version"], message["desired"], message["delta"])
+            else:
+                payload = {"desired": message["desired"]}
+                connection.ask(str(uuid4()), "update_desired", payload, 30, lambda _answer: None)
+        except Closed:
+            log.info("shadow not pushed: the device is leaving", device_id=message["device"])
+
+    def _replace(self, connection: Connection) -> None:
+        connection.socket.hang_up(Close.REPLACED, "replaced by a newer connection")
+
+    def _settle(self, batch: list[Settled]) -> None:
+        """Hand gathered answers to their jobs; while Redis is away they stay here."""
+        by_job: dict[tuple[str, UUID], list[list[Any]]] = {}
+        for job, org_id, answer in batch:
+            by_job.setdefault((job, org_id), []).append(answer)
+        for (job, org_id), answers in by_job.items():
+            if not jobs.send(job, str(org_id), answers):
+                self._stopped.wait(SETTLE_RETRY_SECONDS)
+                for answer in answers:
+                    self._settled.add((job, org_id, answer))
+
+    # Time.
+
+    def _admit(self, batch: list[_Asked]) -> None:
+        known = queries.admit(self.id, [(asked.connect, asked.address) for asked in batch])
+        for asked in batch:
+            asked.known = asked.connect.device_id in known
+            asked.admitted = known.get(asked.connect.device_id)
+            asked.done.set()
+
+    def _tick(self) -> None:
+        pinged = time.monotonic()
+        while not self._stopped.wait(0.1):
+            moment = time.monotonic()
+            ping = moment - pinged >= PING_SECONDS
+            pinged = moment if ping else pinged
+            for connection in self._all():
+                self._care_for(connection, moment, ping=ping)
+
+    def _care_for(self, connection: Connection, moment: float, *, ping: bool) -> None:
+        socket = connection.socket
+        if connection.in_flight:
+            connection.expire(moment)
+        if moment - socket.heard_at > settings().offline_after:
+            socket.abort("silent")
+        elif socket.closing_at is not None and moment - socket.closing_at > CLOSE_SECONDS:
+            socket.abort("no answer to close")
+        elif ping:
+            try:
+                socket.ping()
+            except Closed:
+                return
+
+    def _flush_all(self) -> None:
+        while not self._stopped.wait(FLUSH_SECONDS * random.uniform(0.8, 1.2)):  # noqa: S311
+            try:
+                self._flush()
+            except SQLAlchemyError as error:
+                log.warning("presence not written", error=str(error).splitlines()[0])
+
+    def _flush(self) -> None:
+        moment, held = time.monotonic(), self._all()
+        for start in range(0, len(held), 1_000):
+            part = held[start : start + 1_000]
+            mine = queries.heard([_heard(connection, moment) for connection in part])
+            for connection in part:
+                if connection.device_id not in mine:
+                    self._replace(connection)
+
+    def _all(self) -> list[Connection]:
+        return list(self._connections.values())
+
+
+def _heard(connection: Connection, moment: float) -> Heard:
+    socket = connection.socket
+    return Heard(
+        connection.device_id, connection.epoch, moment - socket.heard_at, connection.in_flight,
+        socket.bytes_in, socket.bytes_out, socket.rtt_ms,
+    )  # fmt: skip
+
+
+def _not_admitted(batch: list[_Asked], _error: Exception) -> None:
+    for asked in batch:
+        asked.failed = True
+        asked.done.set()
+
+
+_MESSAGES = {
+    "command": Hub._command,
+    "commands": Hub._commands,
+    "answer": Hub._answer,
+    "kick": Hub._kick,
+    "close": Hub._close,
+    "shadow": Hub._shadow,
+}
+
+
+@cache
+def hub() -> Hub:
+    """The gateway of this process, started at first use (after the web server has forked)."""
+    return Hub()

@@ -1,0 +1,160 @@
+"""The routing table in PostgreSQL, set-wise: who is admitted, who is heard, who has gone.
+
+A gateway serves every organization, so these run as the role that sees all of them; each write carries its epoch.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from app import db
+from app.tokens import digest
+from app.tunnel.protocol import Connect
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A device that may connect: its tenant, the epoch of this connection, and who held it before."""
+
+    org_id: UUID
+    device_id: UUID
+    epoch: int
+    shadow_version: int
+    replaced_gateway: str | None
+    has_work: bool
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a gateway tells of one of its connections: seconds since it was heard, and its counters."""
+
+    device_id: UUID
+    epoch: int
+    silent_seconds: float
+    in_flight: int
+    bytes_in: int
+    bytes_out: int
+    rtt_ms: float | None
+
+
+_ADMIT = text("""
+WITH given AS (
+    SELECT * FROM unnest(CAST(:devices AS uuid[]), CAST(:hashes AS bytea[]), CAST(:versions AS text[]),
+                         CAST(:protocols AS int[]), CAST(:capabilities AS text[]), CAST(:addresses AS text[]))
+        AS g (device_id, key_hash, agent_version, protocol, capabilities, remote_addr)
+), known AS (
+    SELECT g.*, d.org_id, d.disabled_at
+    FROM given g
+    JOIN device_keys k ON k.key_hash = g.key_hash AND k.device_id = g.device_id
+        AND (k.expires_at IS NULL OR k.expires_at > now())
+    JOIN devices d ON d.org_id = k.org_id AND d.id = k.device_id
+), old AS (
+    SELECT c.device_id, c.gateway FROM connections c JOIN known USING (device_id) WHERE c.disconnected_at IS NULL
+), new AS (
+    INSERT INTO connections (org_id, device_id, epoch, gateway, protocol, remote_addr)
+    SELECT org_id, device_id, nextval('tunnel_epochs'), :gateway, protocol, NULLIF(remote_addr, '')
+    FROM known WHERE disabled_at IS NULL ORDER BY device_id
+    ON CONFLICT (device_id) DO UPDATE SET
+        epoch = excluded.epoch, gateway = excluded.gateway, protocol = excluded.protocol,
+        remote_addr = excluded.remote_addr, connected_at = now(), last_seen_at = now(), disconnected_at = NULL,
+        disconnect_reason = NULL, in_flight = 0, bytes_in = 0, bytes_out = 0, rtt_ms = NULL
+    WHERE connections.epoch < excluded.epoch
+    RETURNING device_id, epoch
+), told AS (
+    UPDATE devices d SET agent_version = k.agent_version, protocol = k.protocol,
+        capabilities = string_to_array(k.capabilities, ' ')
+    FROM known k
+    WHERE d.org_id = k.org_id AND d.id = k.device_id AND k.disabled_at IS NULL
+      AND (d.agent_version, d.protocol, d.capabilities)
+          IS DISTINCT FROM (k.agent_version, k.protocol, string_to_array(k.capabilities, ' '))
+)
+SELECT known.device_id, known.org_id, known.disabled_at, new.epoch, old.gateway AS replaced,
+    coalesce(s.version, 0) AS shadow_version,
+    EXISTS (SELECT FROM executions e WHERE e.device_id = known.device_id AND e.state IN ('queued', 'in_progress'))
+        AS has_work
+FROM known
+LEFT JOIN new USING (device_id)
+LEFT JOIN old USING (device_id)
+LEFT JOIN shadows s ON s.device_id = known.device_id
+""")
+
+
+def admit(gateway: str, asked: list[tuple[Connect, str | None]]) -> dict[UUID, Admitted | None]:
+    """Authenticate connects and take over their devices, in one statement. Each device at most once in ``asked``.
+
+    Absent: unknown device or key. None: the device is disabled.
+    """
+    connects = [connect for connect, _address in asked]
+    values = {
+        "devices": [connect.device_id for connect in connects],
+        "hashes": [digest(connect.api_key) for connect in connects],
+        "versions": [connect.version for connect in connects],
+        "protocols": [connect.protocol for connect in connects],
+        "capabilities": [" ".join(connect.capabilities) for connect in connects],
+        "addresses": [address or "" for _connect, address in asked],
+        "gateway": gateway,
+    }
+    with db.transaction(system=True) as session:
+        rows = session.execute(_ADMIT, values).all()
+    return {row.device_id: None if row.epoch is None else _admitted(row) for row in rows}
+
+
+def _admitted(row: Any) -> Admitted:
+    return Admitted(row.org_id, row.device_id, row.epoch, row.shadow_version, row.replaced, row.has_work)
+
+
+_HEARD = text("""
+UPDATE connections c SET
+    last_seen_at = now() - make_interval(secs => h.silent), in_flight = h.in_flight, bytes_in = h.bytes_in,
+    bytes_out = h.bytes_out, rtt_ms = h.rtt_ms, disconnected_at = NULL, disconnect_reason = NULL
+FROM unnest(CAST(:devices AS uuid[]), CAST(:epochs AS bigint[]), CAST(:silent AS float8[]), CAST(:in_flight AS int[]),
+            CAST(:bytes_in AS bigint[]), CAST(:bytes_out AS bigint[]), CAST(:rtt_ms AS float8[]))
+    AS h (device_id, epoch, silent, in_flight, bytes_in, bytes_out, rtt_ms)
+WHERE c.device_id = h.device_id AND c.epoch = h.epoch
+RETURNING c.device_id
+""")
+
+
+def heard(connections: list[Heard]) -> set[UUID]:
+    """Write what a gateway knows of its connections; the devices that are still its own (others moved or are gone)."""
+    values = {
+        "devices": [one.device_id for one in connections],
+        "epochs": [one.epoch for one in connections],
+        "silent": [one.silent_seconds for one in connections],
+        "in_flight": [one.in_flight for one in connections],
+        "bytes_in": [one.bytes_in for one in connections],
+        "bytes_out": [one.bytes_out for one in connections],
+        "rtt_ms": [one.rtt_ms for one in connections],
+    }
+    with db.transaction(system=True) as session:
+        return set(session.scalars(_HEARD, values))
+
+
+_GONE = text("""
+UPDATE connections c SET disconnected_at = now(), disconnect_reason = g.reason, in_flight = 0
+FROM unnest(CAST(:devices AS uuid[]), CAST(:epochs AS bigint[]), CAST(:reasons AS text[]))
+    AS g (device_id, epoch, reason)
+WHERE c.device_id = g.device_id AND c.epoch = g.epoch
+""")
+
+
+def gone(connections: list[tuple[UUID, int, str]]) -> None:
+    """Record disconnects ``(device, epoch, reason)``; an older epoch changes nothing of a newer connection."""
+    devices, epochs, reasons = zip(*connections, strict=True)
+    with db.transaction(system=True) as session:
+        session.execute(_GONE, {"devices": list(devices), "epochs": list(epochs), "reasons": list(reasons)})
+
+
+_ROUTE = text("""
+SELECT d.id, d.name, d.disabled_at, d.protocol, d.capabilities, c.gateway, c.epoch, c.last_seen_at,
+    c.disconnected_at IS NULL AND c.last_seen_at > now() - make_interval(secs => :offline_after) AS reachable
+FROM devices d LEFT JOIN connections c ON c.device_id = d.id
+WHERE d.id = :device
+""")
+
+
+def route(device_id: UUID, offline_after: float) -> Any | None:
+    """Where a device of the current tenant is, in one statement; None when there is no such device."""
+    return db.session.execute(_ROUTE, {"device": device_id, "offline_after": offline_after}).first()

@@ -1,0 +1,255 @@
+"""One WebSocket, safe to hold thousands of: one reader, one writer, everything bounded.
+
+simple-websocket writes with ``send`` and truncates large frames to slow readers, has no lock around it, buffers input
+without limit and always offers compression. Here the handler's own greenlet reads and hands each message on before it
+reads the next (TCP is the back-pressure), and a single writer drains a bounded outbox with ``sendall``.
+"""
+
+import contextlib
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import structlog
+from simple_websocket import Server
+from wsproto.events import (
+    AcceptConnection,
+    BytesMessage,
+    CloseConnection,
+    Event,
+    Message,
+    Ping,
+    Pong,
+    Request,
+    TextMessage,
+)
+from wsproto.utilities import LocalProtocolError, RemoteProtocolError
+
+from app.tunnel.protocol import BEFORE_AUTHENTICATION_BYTES, OUTBOX_BYTES, OUTBOX_FRAMES, Close
+
+log = structlog.get_logger(__name__)
+
+RECEIVE_BYTES = 64 * 1024
+MESSAGES_BEFORE_YIELD = 16
+CLOSE_SECONDS = 2.0
+
+
+class Closed(Exception):
+    """The WebSocket is closed, or is being closed."""
+
+
+class _NoThread:
+    """In place of the library's own reading thread: our handler reads."""
+
+    name = ""
+
+    def __init__(self, target: Any = None) -> None:
+        del target
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+
+class TunnelSocket(Server):  # type: ignore[misc]
+    """A server-side WebSocket. ``post`` may be called from anywhere; only the writer touches the wire."""
+
+    def __init__(self, environ: dict[str, Any], **_options: Any) -> None:
+        self.bytes_in = self.bytes_out = 0
+        self.heard_at = time.monotonic()
+        self.rtt_ms: float | None = None
+        self.max_message_bytes = BEFORE_AUTHENTICATION_BYTES
+        self.closing_at: float | None = None
+        self._messages: deque[str] = deque()
+        self._parts: list[str] = []
+        self._parts_bytes = 0
+        self._outbox: deque[tuple[Event | Callable[[], str], int]] = deque()
+        self._outbox_bytes = 0
+        self._wake = threading.Condition()
+        self._writer: threading.Thread | None = None
+        super().__init__(environ, thread_class=_NoThread, event_class=_NoEvent)
+
+    # Reading: the handler's greenlet only.
+
+    def first(self, seconds: float) -> str:
+        """The first text, which must be whole within ``seconds``. Raises Closed."""
+        deadline = time.monotonic() + seconds
+        while not self._messages:
+            self.sock.settimeout(max(0.001, deadline - time.monotonic()))
+            if time.monotonic() >= deadline or not self.connected or not self._receive():
+                raise Closed("no first frame in time")
+        self.sock.settimeout(None)
+        return self._messages.popleft()
+
+    def messages(self) -> Iterator[str]:
+        """The texts that arrive, until the WebSocket closes."""
+        served = 0
+        while True:
+            while self._messages:
+                yield self._messages.popleft()
+                served += 1
+                if served % MESSAGES_BEFORE_YIELD == 0:
+                    time.sleep(0)  # gevent would serve a socket that always has data without ever yielding
+            if not self.connected or not self._receive():
+                return
+
+    def _receive(self) -> bool:
+        try:
+            data = self.sock.recv(RECEIVE_BYTES)
+            if not data:
+                return False
+            self.bytes_in += len(data)
+            self.heard_at = time.monotonic()
+            self.ws.receive_data(data)
+            self._handle_events()
+        except (OSError, LocalProtocolError, RemoteProtocolError):
+            return False
+        return True
+
+    def _handle_events(self) -> bool:
+        for event in self.ws.events():
+            if isinstance(event, Request):
+                self._write(AcceptConnection())  # no compression: a bomb would be inflated before authentication
+            elif isinstance(event, TextMessage):
+                self._take(event)
+            elif isinstance(event, BytesMessage):
+                self.hang_up(Close.UNSUPPORTED, "text frames only")
+            elif isinstance(event, Ping):
+                self._post(event.response(), len(event.payload))
+            elif isinstance(event, Pong):
+                self._measure(event)
+            elif isinstance(event, CloseConnection):
+                self._answer_close(event)
+        return True
+
+    def _take(self, event: TextMessage) -> None:
+        self._parts_bytes += len(event.data)
+        if self._parts_bytes > self.max_message_bytes:
+            self.hang_up(Close.TOO_BIG, f"frame over {self.max_message_bytes} bytes")
+            self._parts.clear()
+            return
+        self._parts.append(event.data)
+        if event.message_finished and self.closing_at is None:
+            self._messages.append("".join(self._parts))
+        if event.message_finished:
+            self._parts, self._parts_bytes = [], 0
+
+    def _measure(self, event: Pong) -> None:
+        with contextlib.suppress(ValueError):  # a pong that nobody asked for carries no time of ours
+            self.rtt_ms = (time.monotonic() - float(event.payload.decode("ascii", "replace"))) * 1000
+
+    def _answer_close(self, event: CloseConnection) -> None:
+        self.close_reason, self.close_message = event.code, event.reason
+        if self.closing_at is None:
+            with contextlib.suppress(LocalProtocolError):  # both sides may close at once
+                self._post(event.response(), 0)
+        self.closing_at = self.closing_at or time.monotonic()
+        self.connected = False
+
+    # Writing: anyone posts, one writer sends.
+
+    def start_writer(self, name: str) -> None:
+        """From here on a writer of its own sends what is posted (before, posts are written at once)."""
+        self._writer = threading.Thread(target=self._write_all, name=f"tunnel-writer-{name}", daemon=True)
+        self._writer.start()
+
+    def post(self, text: str) -> None:
+        """Queue a text frame. Raises Closed when the socket is closing, or was closed now because it does not drain."""
+        self._post(Message(data=text), len(text))
+
+    def post_later(self, text: Callable[[], str]) -> None:
+        """Queue a frame whose text is made when its turn comes, so that newer state replaces older."""
+        self._post(text, 0)
+
+    def ping(self) -> None:
+        """Ask for a pong, to measure the round trip."""
+        self._post(Ping(payload=str(time.monotonic()).encode()), 16)
+
+    def hang_up(self, code: int, reason: str) -> None:
+        """Close in order: what is queued goes first, then the close frame; the peer has 2 s to answer."""
+        if self.closing_at is not None:
+            return
+        self.close_reason, self.close_message = code, reason
+        with contextlib.suppress(Closed):  # it does not drain: it is gone already
+            self._post(CloseConnection(code, reason[:120]), 0)
+        self.closing_at = time.monotonic()
+
+    def abort(self, reason: str) -> None:
+        """Tear the link down now: both the reader and the writer wake up and end."""
+        self.close_message = self.close_message or reason
+        self.closing_at = self.closing_at or time.monotonic()
+        self.connected = False
+        with contextlib.suppress(OSError):  # the peer may have closed it already
+            self.sock.shutdown(socket.SHUT_RDWR)
+        with self._wake:
+            self._wake.notify_all()
+
+    def close(self, reason: int | None = None, message: str | None = None) -> None:
+        """Called by flask-sock once the handler has returned: let the writer finish, then close the descriptor."""
+        if self._writer is None:
+            self.abort("closed")
+        else:
+            self.hang_up(reason or Close.NORMAL, message or "")
+            self._writer.join(CLOSE_SECONDS)
+            self.abort("closed")
+            self._writer.join(CLOSE_SECONDS)
+
+    def _post(self, item: Event | Callable[[], str], size: int) -> None:
+        if self._writer is None:
+            self._write(item)
+            return
+        with self._wake:
+            if self.closing_at is not None:
+                raise Closed(self.close_message)
+            full = self._outbox_bytes + size > OUTBOX_BYTES or len(self._outbox) >= OUTBOX_FRAMES
+            if not (full and self._outbox_bytes):
+                self._outbox.append((item, size))
+                self._outbox_bytes += size
+                self._wake.notify()
+                return
+        self.abort("outbox full: the device does not read")
+        raise Closed(self.close_message)
+
+    def _write_all(self) -> None:
+        """The writer: ends after a close frame, or when the link is gone."""
+        while True:
+            with self._wake:
+                while not self._outbox:
+                    if not self.connected or self.closing_at is not None:
+                        return
+                    self._wake.wait()
+                item, size = self._outbox.popleft()
+            written = self._write(item)
+            self._outbox_bytes -= size  # only now: a frame that is being written is still held
+            if not written:
+                return
+
+    def _write(self, item: Event | Callable[[], str]) -> bool:
+        event = Message(data=item()) if callable(item) else item
+        try:
+            data = self.ws.send(event)
+            self.sock.sendall(data)
+        except (OSError, LocalProtocolError) as error:
+            self.abort(f"write failed: {error}")
+            return False
+        self.bytes_out += len(data)
+        return not isinstance(event, CloseConnection)
+
+    def handshake(self) -> None:
+        super().handshake()
+        self.connected = True
+
+
+class _NoEvent:
+    """In place of the library's event, which only its own ``receive`` waits for."""
+
+    def set(self) -> None:
+        """Nobody waits."""
+
+
+def environ_address(environ: dict[str, Any]) -> str | None:
+    """The peer's address as the WSGI server (or the proxy it believes) tells it."""
+    value = environ.get("REMOTE_ADDR")
+    return str(value) if value else None

@@ -1,0 +1,139 @@
+"""The adapter for the released agent (v1.0.0): the one place that reads meaning out of its error texts.
+
+It has no ``deploy_flow``, no codes and no dedup, and two concurrent starts run a flow twice. So a deployment becomes
+list, create or update, start; and after anything uncertain it is asked what runs before it is told to start.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+from app.tunnel import protocol
+from app.tunnel.connection import Connection, Deliver
+from app.tunnel.protocol import Answer
+
+RUNNING = ("running", "started")
+
+Ask = Callable[[str, dict[str, Any]], Answer]
+
+
+def adapted(connection: Connection, action: str) -> bool:
+    """Whether this command to this device must go through the adapter."""
+    return connection.protocol == 1 and (action in _SEQUENCES or action in _ONLY_V2)
+
+
+def carry_out(
+    connection: Connection, command_id: str, action: str, payload: dict[str, Any], timeout: float, deliver: Deliver
+) -> None:
+    """Do what ``action`` means by the commands that a v1 agent has, in a thread of its own."""
+    if action in _ONLY_V2:
+        deliver(protocol.unsupported(f"the device's agent does not know {action}"))
+        return
+    if command_id in connection.adapting:
+        return
+    connection.adapting.add(command_id)
+
+    def run() -> None:
+        try:
+            with connection.sequence:
+                deliver(_SEQUENCES[action](connection, payload, _asker(connection, timeout)))
+        finally:
+            connection.adapting.discard(command_id)
+
+    threading.Thread(target=run, name="tunnel-v1", daemon=True).start()
+
+
+def understood(answer: Answer) -> Answer:
+    """A v1 agent's answer with the code that its text means."""
+    text = (answer.error or "").lower()
+    if answer.ok or answer.code != "DEVICE_ERROR":
+        return answer
+    if "not yet implemented" in text or "unknown command action" in text:
+        return replace(answer, code="NOT_SUPPORTED_BY_DEVICE")
+    if "already running" in text:
+        return Answer("success", data={"status": "already_running"})
+    if "not found" in text:
+        return replace(answer, code="FLOW_NOT_FOUND")
+    return answer
+
+
+def _asker(connection: Connection, timeout: float) -> Ask:
+    def ask(action: str, payload: dict[str, Any]) -> Answer:
+        done, answers = threading.Event(), list[Answer]()
+
+        def deliver(answer: Answer) -> None:
+            answers.append(answer)
+            done.set()
+
+        connection.ask(str(uuid4()), action, payload, timeout, deliver)
+        done.wait()
+        return understood(answers[0])
+
+    return ask
+
+
+def _start(connection: Connection, payload: dict[str, Any], ask: Ask) -> Answer:
+    if connection.unsettled:
+        running = _known(ask)
+        if isinstance(running, Answer):
+            return running
+        connection.unsettled = False
+        if running.get(str(payload.get("flow_id"))) in RUNNING:
+            return Answer("success", data={"flow_id": payload.get("flow_id"), "status": "already_running"})
+    return ask("start_flow", payload)
+
+
+def _deploy(connection: Connection, payload: dict[str, Any], ask: Ask) -> Answer:
+    flow_id = str(payload["flow_id"])
+    known = _known(ask)
+    if isinstance(known, Answer):
+        return known
+    connection.unsettled = False
+    flow = {"id": flow_id, **payload["flow"]}
+    if flow_id in known:
+        stored = ask("update_flow", {"flow_id": flow_id, "flow": flow})
+    else:
+        stored = ask("create_flow", {"flow": flow})
+    if not stored.ok or not payload.get("start", True):
+        return stored
+    if known.get(flow_id) in RUNNING:
+        stopped = ask("stop_flow", {"flow_id": flow_id})
+        if not stopped.ok:
+            return stopped
+    started = ask("start_flow", {"flow_id": flow_id})
+    return Answer("success", data={"flow_id": flow_id, "status": "installed"}) if started.ok else started
+
+
+def _remove(_connection: Connection, payload: dict[str, Any], ask: Ask) -> Answer:
+    flow_id = str(payload["flow_id"])
+    known = _known(ask)
+    if isinstance(known, Answer):
+        return known
+    if flow_id not in known:
+        return Answer("success", data={"flow_id": flow_id, "status": "removed"})
+    if known[flow_id] in RUNNING:
+        stopped = ask("stop_flow", {"flow_id": flow_id})
+        if not stopped.ok:
+            return stopped
+    return ask("delete_flow", {"flow_id": flow_id})
+
+
+def _known(ask: Ask) -> dict[str, str] | Answer:
+    """The device's flows as ``{id: status}``, or the answer that says why they are not known."""
+    listed = ask("list_flows", {})
+    if not listed.ok:
+        return listed
+    flows = listed.data.get("flows") if isinstance(listed.data, dict) else None
+    if not isinstance(flows, list):
+        return Answer("error", error="the device's list of flows has another shape", code="BAD_DEVICE_RESPONSE")
+    return {str(flow["id"]): str(flow.get("status", "")) for flow in flows if isinstance(flow, dict) and "id" in flow}
+
+
+_SEQUENCES: dict[str, Callable[[Connection, dict[str, Any], Ask], Answer]] = {
+    "deploy_flow": _deploy,
+    "remove_flow": _remove,
+    "start_flow": _start,
+}
+_ONLY_V2 = frozenset({"configure", "get_node_types"})
