@@ -132,8 +132,8 @@ class Blueprint(flask_smorest.Blueprint):
 
     def response(self, status_code: int, schema: Any = None, **kwargs: Any) -> Any:
         """The success answer: a page gets its ``Link``, a creation its ``Location``, 204 has no body."""
-        if schema is not None:
-            kwargs.setdefault("example", example_of(schema))
+        if schema is not None and "example" not in kwargs:
+            kwargs["example"] = example_of(schema)
         document = super().response(status_code, schema, **kwargs)
 
         def decorate(view: Callable[..., Any]) -> Any:
@@ -180,7 +180,7 @@ class Blueprint(flask_smorest.Blueprint):
             doc["description"] = f"Needs {needs}."
         if kwargs["method"] == "post":
             codes.add(409)
-            doc.setdefault("parameters", []).append({"$ref": "#/components/parameters/IdempotencyKey"})
+            doc.setdefault("parameters", []).append("IdempotencyKey")
         for code in sorted(codes):
             doc.setdefault("responses", {})[str(code)] = _error_doc(code)
         return doc
