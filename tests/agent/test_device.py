@@ -171,6 +171,7 @@ def test_a_repeated_id_is_applied_once_and_answered_each_time():
             first = await link.answer("same")
             link.command("deploy_flow", deployment(version=2), "same")
             assert await link.answer("same", count=2) == first
+            await asyncio.sleep(0.3)
             assert device.answers.applied == {"same": 1}
 
     scenario(work)
@@ -259,7 +260,11 @@ def test_an_answer_that_found_no_socket_goes_over_the_next_one():
             first = await cloud.link()
             first.command("deploy_flow", deployment(), "late")
             await until(lambda: device.received["command"])
+            cloud.refuse = (1013, "later")
             first.cut()
+            await until(lambda: device.answers.get("late"))
+            await asyncio.sleep(0.05)
+            cloud.refuse = None
             assert (await (await cloud.link(nth=2)).answer("late"))["status"] == "success"
             assert device.answers.applied == {"late": 1}
 
@@ -382,10 +387,30 @@ def test_pushed_desires_are_echoed_coalesced_and_survive_a_bad_moment():
             cloud.rest_failures = [503, 429, 409, 500]
             for version in range(10):
                 link.send({"type": "shadow", "version": version, "desired": {}, "delta": shadow["desired"]})
+                await asyncio.sleep(0.002)
             await until(lambda: shadow["reported"].get("colour") == "red")
+            await asyncio.sleep(0.15)
             assert shadow["delta"] == {}
             assert shadow["version"] == 3
             assert device.settings.get("heartbeat_interval") == 7
+
+    scenario(work)
+
+
+def test_what_could_not_be_reported_goes_with_the_next_report():
+    async def work(cloud):
+        shadow = cloud.shadow("device-1")
+        async with device_on(cloud) as device:
+            link = await cloud.link()
+            await until(lambda: shadow["version"] == 2)
+            device._shadow.retry = type(device._shadow.retry)(tries=1)
+            cloud.rest_failures = [503]
+            link.send({"type": "shadow", "version": 3, "desired": {}, "delta": {"a": {"x": 1, "y": 1}}})
+            await until(lambda: not cloud.rest_failures)
+            await asyncio.sleep(0.1)
+            link.send({"type": "shadow", "version": 4, "desired": {}, "delta": {"a": {"y": 2}}})
+            await until(lambda: shadow["version"] == 3)
+            assert shadow["reported"]["a"] == {"x": 1, "y": 2}
 
     scenario(work)
 
