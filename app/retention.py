@@ -1,0 +1,31 @@
+"""What the platform forgets, and after how long. Set-wise, over all tenants: wants a system transaction."""
+
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, text
+
+from app import db
+
+# Refresh tokens outlive their use by so much that a reuse is still noticed for as long as the family could live.
+RULES = {
+    "idempotency_keys": "created_at < now() - interval '24 hours'",
+    "refresh_tokens": "expires_at < now() - interval '30 days'",
+    "sessions": "least(expires_at, revoked_at) < now() - interval '30 days'",
+    "invitations": "expires_at < now() - interval '30 days'",
+    "scheduled_runs": "due_at < now() - interval '1 day'",
+}
+
+
+def clean() -> dict[str, int]:
+    """Delete what nobody will ask for again; how many rows of each table went."""
+    return {table: _delete(table, old) for table, old in RULES.items()}
+
+
+def forget_processes() -> int:
+    """Delete the rows of processes that died more than a day ago; how many."""
+    return _delete("processes", "heartbeat_at < now() - interval '1 day'")
+
+
+def _delete(table: str, condition: str) -> int:
+    done = db.session.execute(text(f"DELETE FROM {table} WHERE {condition}"))
+    return cast(CursorResult[Any], done).rowcount
