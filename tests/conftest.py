@@ -41,6 +41,8 @@ def _prepare(worker: str) -> None:
     superuser, redis_url = os.environ[SERVERS].split()
     name = f"test_{worker}_{os.getpid()}"
     with psycopg.connect(superuser, autocommit=True) as connection:
+        # Parallel workers would alter the role at once, which PostgreSQL refuses; the lock ends with the connection.
+        connection.execute("SELECT pg_advisory_lock(20261122)")
         connection.execute(
             "DO $$ BEGIN CREATE ROLE edgeflow LOGIN CREATEROLE NOSUPERUSER PASSWORD 'edgeflow'; "
             "EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
