@@ -1,5 +1,121 @@
 """Routes of devices."""
 
-from app.api import Blueprint
+from typing import Any
+from uuid import UUID
 
-blp = Blueprint("devices", __name__, description="devices")
+from flask.views import MethodView
+
+from app import limits
+from app.api import Blueprint
+from app.auth.roles import Role
+from app.devices import provisioning, service, shadows
+from app.devices.schemas import (
+    DeviceCreate,
+    DeviceCreated,
+    DevicePage,
+    DeviceQuery,
+    DeviceRead,
+    DeviceStatus,
+    DeviceUpdate,
+    Provisioned,
+    ProvisionRequest,
+    ShadowRead,
+    ShadowUpdate,
+)
+from app.errors import NotFound, Unauthorized
+from app.organizations.access import current, public, requires
+from config.settings import settings
+
+blp = Blueprint("devices", __name__, description="The fleet: register, provision and watch devices, keep their shadows")
+
+# A whole fleet may stand behind one address and start at once.
+PROVISION_LIMIT = "6000 per minute"
+
+
+@blp.route("/devices")
+class Devices(MethodView):
+    @requires(Role.VIEWER)
+    @blp.arguments(DeviceQuery, location="query")
+    @blp.response(200, DevicePage)
+    def get(self, query: dict[str, Any]) -> Any:
+        """List devices."""
+        return service.list_devices(current.org, **query)
+
+    @requires(Role.OPERATOR)
+    @blp.arguments(DeviceCreate)
+    @blp.response(201, DeviceCreated)
+    def post(self, data: dict[str, Any]) -> Any:
+        """Register a device; its key and provisioning code are shown this once."""
+        return service.create(current.org, **data)
+
+
+@blp.route("/devices/provision", methods=["POST"])
+@limits.limiter.exempt
+@public
+@blp.arguments(ProvisionRequest)
+@blp.response(201, Provisioned)
+@blp.errors(401)
+def provision(data: dict[str, Any]) -> Any:
+    """Trade a provisioning code for a device's id and key, as agents do."""
+    limits.by_address("provision", PROVISION_LIMIT)
+    try:
+        return provisioning.provision(**data)
+    except Unauthorized:
+        limits.by_address("failed-auth", settings().rate_limit_ip)
+        raise
+
+
+@blp.route("/devices/<uuid:device_id>")
+class DeviceById(MethodView):
+    @requires(Role.VIEWER)
+    @blp.response(200, DeviceRead)
+    def get(self, device_id: UUID) -> Any:
+        """Show a device."""
+        return service.describe(current.org, device_id)
+
+    @requires(Role.OPERATOR)
+    @blp.arguments(DeviceUpdate)
+    @blp.response(200, DeviceRead)
+    def put(self, data: dict[str, Any], device_id: UUID) -> Any:
+        """Change a device's name, type, tags or metadata, disable or enable it."""
+        return service.update(current.org, device_id, **data)
+
+    @requires(Role.OPERATOR)
+    @blp.response(204)
+    def delete(self, device_id: UUID) -> None:
+        """Delete a device: its tunnel closes and its key is void."""
+        service.remove(current.org, device_id)
+
+
+@blp.route("/devices/<uuid:device_id>/status")
+class LiveStatus(MethodView):
+    @requires(Role.VIEWER)
+    @blp.response(200, DeviceStatus)
+    def get(self, device_id: UUID) -> Any:
+        """Show whether a device is connected now, and how it is."""
+        return service.live_status(current.org, device_id)
+
+
+@blp.route("/devices/<uuid:device_id>/shadow")
+class DeviceShadow(MethodView):
+    @requires(Role.VIEWER, device=True)
+    @blp.response(200, ShadowRead)
+    def get(self, device_id: UUID) -> Any:
+        """Show a device's shadow."""
+        _speaks_of_itself(device_id)
+        return shadows.document(current.org, device_id)
+
+    @requires(Role.OPERATOR, device=True)
+    @blp.arguments(ShadowUpdate)
+    @blp.response(200, ShadowRead)
+    @blp.errors(409)
+    def put(self, data: dict[str, Any], device_id: UUID) -> Any:
+        """Merge into a device's shadow: users into desired, the device into reported."""
+        _speaks_of_itself(device_id)
+        return shadows.update(current.org, device_id, by_device=current.device_id is not None, **data)
+
+
+def _speaks_of_itself(device_id: UUID) -> None:
+    """To a device key, another device's id is as one that does not exist. Raises NotFound."""
+    if current.device_id not in (None, device_id):
+        raise NotFound("device")

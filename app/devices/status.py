@@ -1,0 +1,30 @@
+"""What a device's status is: one SQL expression, for the list, its filter, the detail and ``/status`` alike."""
+
+from datetime import timedelta
+
+from sqlalchemy import ColumnElement, and_, case, func, literal, not_
+
+from app.devices.models import Connection, Device
+from config.settings import settings
+
+STATUSES = ("pending", "online", "offline", "error", "disabled")
+
+
+def live() -> ColumnElement[bool]:
+    """Whether the device's tunnel stands and was heard from lately, by the database's clock and no other."""
+    silence = timedelta(seconds=settings().offline_after)
+    return and_(Connection.disconnected_at.is_(None), Connection.last_seen_at > func.now() - silence)
+
+
+def expression() -> ColumnElement[str]:
+    """The status of a ``Device`` joined (outer) with its ``Connection``.
+
+    ``error`` is a device that is there and in trouble: one that has gone silent is ``offline``, whatever it said last.
+    """
+    return case(
+        (Device.disabled_at.is_not(None), literal("disabled")),
+        (Connection.device_id.is_(None), literal("pending")),
+        (not_(live()), literal("offline")),
+        (Device.error.is_not(None), literal("error")),
+        else_=literal("online"),
+    )
