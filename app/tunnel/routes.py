@@ -25,7 +25,6 @@ blp = Blueprint("tunnel", __name__, description="The devices' WebSocket tunnel")
 
 # The extension makes the WebSocket itself; ours is bounded and writes whole frames.
 flask_sock.Server = TunnelSocket
-sock = flask_sock.Sock()
 
 
 @blp.route("/tunnel/status")
@@ -95,7 +94,7 @@ def _refuse(socket: TunnelSocket, code: int, error_code: str, text: str) -> None
 
 def mount(app: Flask) -> None:
     """Serve the tunnel under the path of the released agent and under the API's own."""
+    sock = flask_sock.Sock(app)
     for path in ("/tunnel", f"{PREFIX}/tunnel"):
         sock.route(path, endpoint=f"tunnel-{path}")(serve)
-    sock.init_app(app)
     app.extensions["tunnel"] = hub  # for the server's configuration: it starts the hub after the fork, and drains it
