@@ -63,7 +63,8 @@ class Execution(Tenant, Base):
     """One device's part in a deployment. ``kind``: ``install``, or ``rollback`` to ``version`` (null: remove the flow).
 
     ``attempt`` fences every write; ``command_id`` is new with each attempt; a command that stays unanswered is sent
-    again under its id at ``redeliver_at``, and the attempt ends at ``lease_until``.
+    again under its id at ``redeliver_at``, and the attempt ends at ``lease_until``. A superseded one keeps its command
+    until the device has answered it (or ``redeliver_at``), because until then nothing else may be sent to the device.
     """
 
     __tablename__ = "executions"
@@ -76,7 +77,19 @@ class Execution(Tenant, Base):
         UniqueConstraint("deployment_id", "device_id", "kind"),
         Index("ix_executions_deployment_id_state", "deployment_id", "kind", "state", "stage", "id"),
         Index("ix_executions_command_id", "command_id", unique=True, postgresql_where=text("command_id IS NOT NULL")),
-        Index("ix_executions_device_id_open", "device_id", postgresql_where=text("state IN ('queued', 'in_progress')")),
+        Index(
+            "ix_executions_device_id_open",
+            "device_id",
+            postgresql_where=text("state IN ('queued', 'in_progress', 'superseded')"),
+        ),
+        # At most one changing command is in flight per device, whatever deployments want it.
+        Index(
+            "uq_executions_in_progress",
+            "org_id",
+            "device_id",
+            unique=True,
+            postgresql_where=text("state = 'in_progress'"),
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=text("gen_random_uuid()"), default=uuid4)

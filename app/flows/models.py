@@ -23,9 +23,18 @@ class Flow(Tenant, Base):
     definition: Mapped[dict[str, Any]]
     content_hash: Mapped[str]
     latest_version: Mapped[int | None]
+    published_hash: Mapped[str | None]
     created_by: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
+
+    @property
+    def status(self) -> str:
+        return "published" if self.latest_version else "draft"
+
+    @property
+    def has_unpublished_changes(self) -> bool:
+        return self.content_hash != self.published_hash
 
 
 class FlowVersion(Tenant, Base):

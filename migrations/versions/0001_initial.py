@@ -126,6 +126,7 @@ def _create_tables() -> None:
         sa.Column("definition", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("content_hash", sa.Text(), nullable=False),
         sa.Column("latest_version", sa.Integer(), nullable=True),
+        sa.Column("published_hash", sa.Text(), nullable=True),
         sa.Column("created_by", sa.Text(), nullable=True),
         sa.Column("created_at", sa.TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False),
@@ -457,7 +458,14 @@ def _create_tables() -> None:
         "executions",
         ["device_id"],
         unique=False,
-        postgresql_where=sa.text("state IN ('queued', 'in_progress')"),
+        postgresql_where=sa.text("state IN ('queued', 'in_progress', 'superseded')"),
+    )
+    op.create_index(
+        "uq_executions_in_progress",
+        "executions",
+        ["org_id", "device_id"],
+        unique=True,
+        postgresql_where=sa.text("state = 'in_progress'"),
     )
 
 

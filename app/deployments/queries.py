@@ -1,0 +1,397 @@
+"""Set-wise SQL of rollouts: every write over many devices is one statement.
+
+Writes about a command are fenced: they name its ``command_id``, which is new with each attempt, and want the state that
+they leave. Time is always the database's ``now()``. Row-level security keeps each statement within its tenant.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from app import db
+from app.deployments.rollout import EXECUTION_STATES, Decision, State, Strategy
+from config.settings import settings
+
+NOT_SENT_PAUSE = 2  # seconds until a command that no gateway took is tried again
+
+_REACHABLE = "c.disconnected_at IS NULL AND c.last_seen_at > now() - make_interval(secs => :offline_after)"
+_MAY_RETRY = (
+    "d.status IN ('in_progress', 'paused', 'rolling_back') AND e.attempt <= CAST(d.strategy->>'retries' AS int)"
+)
+_BACKOFF = "CAST(d.strategy->>'retry_backoff_seconds' AS float8) * 2 ^ (e.attempt - 1)"
+
+_LOCK = text("""
+SELECT id, flow_id, version, status, strategy, acknowledged_failures FROM deployments WHERE id = :deployment FOR UPDATE
+""")
+
+
+def lock(deployment_id: UUID) -> Any | None:
+    """The deployment, which nobody else drives until this transaction ends; None when there is none."""
+    return db.session.execute(_LOCK, {"deployment": deployment_id}).first()
+
+
+_EXPIRE = text(f"""
+UPDATE executions e SET
+    state = CASE WHEN e.device_id IS NULL THEN 'removed' WHEN {_MAY_RETRY} THEN 'queued' ELSE 'timed_out' END,
+    next_attempt_at = CASE WHEN {_MAY_RETRY} THEN now() + make_interval(secs => {_BACKOFF}) END,
+    finished_at = CASE WHEN e.device_id IS NOT NULL AND {_MAY_RETRY} THEN NULL ELSE now() END,
+    error = CASE WHEN e.device_id IS NULL THEN 'the device was deleted'
+        ELSE 'no answer within ' || (d.strategy->>'timeout_seconds') || ' s' END,
+    error_code = CASE WHEN e.device_id IS NULL THEN 'DEVICE_REMOVED' ELSE 'DEVICE_TIMEOUT' END,
+    command_id = NULL, lease_until = NULL, redeliver_at = NULL
+FROM deployments d
+WHERE d.id = e.deployment_id AND e.deployment_id = :deployment AND e.state IN ('queued', 'in_progress')
+  AND (e.device_id IS NULL OR e.state = 'in_progress' AND e.lease_until < now())
+""")
+
+
+def expire(deployment_id: UUID) -> None:
+    """End the attempts whose lease is over, and the executions whose device was deleted."""
+    db.session.execute(_EXPIRE, {"deployment": deployment_id})
+
+
+_SKIP_NEWER = text("""
+UPDATE executions r SET state = 'superseded', finished_at = now(), error_code = 'NEWER_DEPLOYMENT',
+    error = 'a newer deployment has changed this device since'
+FROM executions e, installations i
+WHERE r.deployment_id = :deployment AND r.kind = 'rollback' AND r.state = 'queued'
+  AND e.deployment_id = r.deployment_id AND e.device_id = r.device_id AND e.kind = 'install'
+  AND i.device_id = r.device_id AND i.flow_id = :flow AND i.replaced_at IS NULL
+  AND i.deployment_id <> r.deployment_id AND i.installed_at > e.started_at
+""")
+
+
+def skip_newer(deployment_id: UUID, flow_id: UUID) -> None:
+    """Leave alone the devices that a newer deployment has changed since this one installed."""
+    db.session.execute(_SKIP_NEWER, {"deployment": deployment_id, "flow": flow_id})
+
+
+_SNAPSHOT = text(f"""
+SELECT e.state, count(*) AS number, count(c.device_id) AS online,
+    count(c.device_id) FILTER (WHERE e.next_attempt_at IS NULL OR e.next_attempt_at <= now()) AS ready,
+    count(*) FILTER (WHERE e.state = 'in_progress' AND e.redeliver_at <= now()) AS overdue,
+    extract(epoch FROM least(
+        min(e.lease_until) FILTER (WHERE e.state = 'in_progress'),
+        min(e.redeliver_at) FILTER (WHERE e.state = 'in_progress' AND e.redeliver_at > now()),
+        min(e.next_attempt_at) FILTER (WHERE e.state = 'queued' AND e.next_attempt_at > now())
+    ) - now()) AS due_in,
+    min(e.device_name || ': ' || left(coalesce(e.error, e.state), 200))
+        FILTER (WHERE e.state IN ('failed', 'timed_out', 'rejected')) AS failure
+FROM executions e
+LEFT JOIN connections c ON e.state = 'queued' AND c.device_id = e.device_id AND {_REACHABLE}
+WHERE e.deployment_id = :deployment AND e.kind = :kind
+GROUP BY e.state
+""")
+
+
+def snapshot(deployment_id: UUID, status: str, strategy: dict[str, Any], acknowledged: int) -> State:
+    """How the deployment stands, in one statement."""
+    kind = "rollback" if status in ("rolling_back", "rolled_back", "rollback_failed") else "install"
+    values = {"deployment": deployment_id, "kind": kind, "offline_after": settings().offline_after}
+    rows = db.session.execute(_SNAPSHOT, values).all()
+    failures = [row.failure for row in rows if row.failure]
+    return State(
+        status=status,
+        strategy=Strategy.of(strategy),
+        counts={row.state: row.number for row in rows},
+        acknowledged=acknowledged if kind == "install" else 0,
+        online=sum(row.online for row in rows),
+        ready=sum(row.ready for row in rows),
+        overdue=sum(row.overdue for row in rows),
+        due_in=min((float(row.due_in) for row in rows if row.due_in is not None), default=None),
+        failure=min(failures, default=None),
+    )
+
+
+_SAVE = text("""
+UPDATE deployments SET
+    updated_at = CASE WHEN (status, reason) IS DISTINCT FROM (:status, :reason) THEN now() ELSE updated_at END,
+    finished_at = CASE WHEN :final THEN coalesce(finished_at, now()) END,
+    next_check_at = now() + make_interval(secs => CAST(:check_in AS float8)),
+    status = :status, reason = :reason
+WHERE id = :deployment
+""")
+_SAVE_STAGES = text("""
+UPDATE deployment_stages SET status = :status, finished_at = now()
+WHERE deployment_id = :deployment AND status IN ('pending', 'running')
+""")
+_STAGE_ENDS = {"succeeded": "succeeded", "failed": "failed", "canceled": "skipped"}
+
+
+def save(deployment_id: UUID, before: str, decision: Decision) -> None:
+    """Write a decision down."""
+    values = {
+        "deployment": deployment_id,
+        "status": decision.status,
+        "reason": decision.reason,
+        "check_in": decision.check_in,
+        "final": decision.status not in ("created", "scheduled", "in_progress", "paused", "rolling_back"),
+    }
+    db.session.execute(_SAVE, values)
+    if decision.status != before and decision.status in _STAGE_ENDS:
+        end_stages(deployment_id, _STAGE_ENDS[decision.status])
+
+
+def end_stages(deployment_id: UUID, status: str) -> None:
+    """Close the stages that are still open."""
+    db.session.execute(_SAVE_STAGES, {"deployment": deployment_id, "status": status})
+
+
+_ONE_CLAIMER = text("SELECT pg_advisory_xact_lock(hashtextextended(current_setting('app.org_id'), 42))")
+_CLAIM = text(f"""
+WITH due AS (
+    SELECT e.id, c.gateway, i.version AS installed, i.content_hash
+    FROM executions e
+    JOIN connections c ON c.device_id = e.device_id AND {_REACHABLE}
+    LEFT JOIN installations i ON i.device_id = e.device_id AND i.flow_id = :flow AND i.replaced_at IS NULL
+    WHERE e.deployment_id = :deployment AND e.kind = :kind AND e.state = 'queued'
+      AND (e.next_attempt_at IS NULL OR e.next_attempt_at <= now())
+      AND NOT EXISTS (
+          SELECT FROM executions b
+          WHERE b.device_id = e.device_id AND b.state IN ('in_progress', 'superseded')
+            AND (b.state = 'in_progress' OR b.redeliver_at > now()))
+    ORDER BY e.stage, e.id
+    LIMIT :number
+    FOR UPDATE OF e SKIP LOCKED
+)
+UPDATE executions e SET
+    state = 'in_progress', attempt = e.attempt + 1, command_id = gen_random_uuid(), error = NULL, error_code = NULL,
+    started_at = coalesce(e.started_at, now()), next_attempt_at = NULL,
+    previous_version = CASE WHEN e.kind = 'install' AND e.attempt = 0 THEN due.installed ELSE e.previous_version END,
+    lease_until = now() + make_interval(secs => :timeout), redeliver_at = now() + make_interval(secs => :redeliver)
+FROM due
+WHERE e.id = due.id
+RETURNING e.device_id, e.command_id, e.version, due.gateway, due.installed, due.content_hash
+""")
+
+
+def claim(deployment_id: UUID, flow_id: UUID, kind: str, number: int, timeout: float) -> Sequence[Any]:
+    """Take up to ``number`` queued executions whose devices can be reached and have nothing else in flight.
+
+    Claims of one organization take turns, so that each sees what the others have in flight; the unique index would
+    refuse a second command for a device anyhow. What a device ran before is noted at its first attempt.
+    """
+    db.session.execute(_ONE_CLAIMER)
+    values = {
+        "deployment": deployment_id,
+        "flow": flow_id,
+        "kind": kind,
+        "number": number,
+        "timeout": timeout,
+        "redeliver": settings().redeliver_seconds,
+        "offline_after": settings().offline_after,
+    }
+    return db.session.execute(_CLAIM, values).all()
+
+
+_REDELIVER = text(f"""
+UPDATE executions e SET redeliver_at = now() + make_interval(secs => :redeliver)
+FROM connections c
+WHERE c.device_id = e.device_id AND {_REACHABLE}
+  AND e.deployment_id = :deployment AND e.state = 'in_progress' AND e.redeliver_at <= now()
+RETURNING e.device_id, e.command_id, e.version, c.gateway,
+    (SELECT i.version FROM installations i
+     WHERE i.device_id = e.device_id AND i.flow_id = :flow AND i.replaced_at IS NULL) AS installed,
+    (SELECT i.content_hash FROM installations i
+     WHERE i.device_id = e.device_id AND i.flow_id = :flow AND i.replaced_at IS NULL) AS content_hash
+""")
+
+
+def redeliver(deployment_id: UUID, flow_id: UUID) -> Sequence[Any]:
+    """Commands that have been unanswered for long, to be sent again under their ids."""
+    values = {
+        "deployment": deployment_id,
+        "flow": flow_id,
+        "redeliver": settings().redeliver_seconds,
+        "offline_after": settings().offline_after,
+    }
+    return db.session.execute(_REDELIVER, values).all()
+
+
+_LOCK_ANSWERED = text("""
+SELECT d.id FROM executions e
+JOIN deployments d ON d.id = e.deployment_id
+JOIN devices v ON v.id = e.device_id
+WHERE e.command_id = ANY (CAST(:ids AS uuid[]))
+ORDER BY d.id, v.id
+FOR UPDATE OF d FOR KEY SHARE OF v
+""")
+_SETTLE = text(f"""
+WITH answers AS (
+    SELECT * FROM unnest(
+            CAST(:ids AS uuid[]), CAST(:outcomes AS text[]), CAST(:errors AS text[]), CAST(:codes AS text[]))
+        AS a (command_id, outcome, error, code)
+), verdicts AS (
+    SELECT e.id, a.outcome, a.error, a.code, {_BACKOFF} AS backoff,
+        CASE
+            WHEN a.outcome IN ('succeeded', 'already_installed', 'rejected', 'failed') THEN a.outcome
+            WHEN a.outcome = 'unknown' THEN 'in_progress'
+            WHEN a.outcome = 'not_sent' AND d.status = 'canceled' THEN 'canceled'
+            WHEN a.outcome = 'not_sent' OR {_MAY_RETRY} THEN 'queued'
+            WHEN a.outcome = 'timeout' THEN 'timed_out'
+            ELSE 'failed'
+        END AS state
+    FROM answers a
+    JOIN executions e ON e.command_id = a.command_id AND e.state = 'in_progress' AND e.device_id IS NOT NULL
+    JOIN deployments d ON d.id = e.deployment_id
+)
+UPDATE executions e SET
+    state = v.state,
+    attempt = e.attempt - CAST(v.outcome = 'not_sent' AS int),
+    started_at = CASE WHEN v.outcome <> 'not_sent' OR e.attempt > 1 THEN e.started_at END,
+    finished_at = CASE WHEN v.state NOT IN ('queued', 'in_progress') THEN now() END,
+    next_attempt_at = CASE WHEN v.state = 'queued'
+        THEN now() + make_interval(secs => CASE v.outcome WHEN 'not_sent' THEN {NOT_SENT_PAUSE} ELSE v.backoff END) END,
+    command_id = CASE WHEN v.state = 'in_progress' THEN e.command_id END,
+    lease_until = CASE WHEN v.state = 'in_progress' THEN e.lease_until END,
+    redeliver_at = CASE WHEN v.state = 'in_progress' THEN now() + interval '1 second' END,
+    error = CASE WHEN v.outcome IN ('rejected', 'failed', 'timeout', 'error') THEN v.error END,
+    error_code = CASE WHEN v.outcome IN ('rejected', 'failed', 'timeout', 'error') THEN v.code END
+FROM verdicts v
+WHERE e.id = v.id
+RETURNING e.id, e.deployment_id, e.device_id, e.state
+""")
+_RELEASE = text("""
+UPDATE executions SET command_id = NULL, redeliver_at = NULL
+WHERE command_id = ANY (CAST(:ids AS uuid[])) AND state = 'superseded'
+RETURNING deployment_id
+""")
+
+
+def settle(answers: Iterable[tuple[UUID, str, str | None, str | None]]) -> Sequence[Any]:
+    """Record answers ``(command_id, outcome, error, code)``; the executions that changed.
+
+    Locks the deployments first, so that nobody cancels or rolls back between a verdict and its writing, and the devices
+    against being deleted, in the order that a deletion takes them.
+    """
+    ids, outcomes, errors, codes = (list(column) for column in zip(*answers, strict=True))
+    db.session.execute(_LOCK_ANSWERED, {"ids": ids})
+    values = {"ids": ids, "outcomes": outcomes, "errors": errors, "codes": codes}
+    return db.session.execute(_SETTLE, values).all()
+
+
+def release(command_ids: list[UUID]) -> set[UUID]:
+    """Devices have answered superseded commands: nothing is in flight there any more. The deployments concerned."""
+    return set(db.session.scalars(_RELEASE, {"ids": command_ids}))
+
+
+_CLOSE = text("""
+UPDATE installations i SET replaced_at = now()
+FROM executions e JOIN deployments d ON d.id = e.deployment_id
+WHERE e.id = ANY (CAST(:ids AS uuid[])) AND i.device_id = e.device_id AND i.flow_id = d.flow_id
+  AND i.replaced_at IS NULL
+""")
+_RECORD = text("""
+INSERT INTO installations (org_id, device_id, flow_id, version, content_hash, deployment_id)
+SELECT e.org_id, e.device_id, d.flow_id, e.version, v.content_hash, coalesce(origin.deployment_id, e.deployment_id)
+FROM executions e
+JOIN deployments d ON d.id = e.deployment_id
+LEFT JOIN flow_versions v ON v.flow_id = d.flow_id AND v.number = e.version
+LEFT JOIN executions n ON e.kind = 'rollback' AND n.deployment_id = e.deployment_id AND n.device_id = e.device_id
+    AND n.kind = 'install'
+LEFT JOIN LATERAL (
+    SELECT p.deployment_id FROM installations p
+    WHERE p.device_id = e.device_id AND p.flow_id = d.flow_id AND p.deployment_id <> e.deployment_id
+      AND p.installed_at <= n.started_at
+    ORDER BY p.installed_at DESC LIMIT 1
+) origin ON true
+WHERE e.id = ANY (CAST(:ids AS uuid[])) AND e.device_id IS NOT NULL
+""")
+
+
+def record(execution_ids: list[UUID]) -> None:
+    """Write into the ledger what these executions have made their devices run.
+
+    What a rollback restores is again its former deployment's, which may then be rolled back in its turn.
+    """
+    db.session.execute(_CLOSE, {"ids": execution_ids})
+    db.session.execute(_RECORD, {"ids": execution_ids})
+
+
+_ADD_ROLLBACKS = text("""
+INSERT INTO executions (org_id, deployment_id, device_id, device_name, kind, stage, version, previous_version)
+SELECT org_id, deployment_id, device_id, device_name, 'rollback', stage, previous_version, version
+FROM executions
+WHERE deployment_id = :deployment AND kind = 'install' AND device_id IS NOT NULL AND attempt > 0
+  AND (state IN ('queued', 'in_progress', 'succeeded', 'already_installed', 'timed_out')
+       OR state = 'failed' AND coalesce(error_code, '') NOT IN ('NOT_SUPPORTED_BY_DEVICE', 'UNKNOWN_ACTION'))
+ON CONFLICT DO NOTHING
+""")
+_END_INSTALLS = text("""
+UPDATE executions SET
+    state = CASE state WHEN 'queued' THEN 'canceled' ELSE 'superseded' END, finished_at = now(), next_attempt_at = NULL,
+    redeliver_at = CASE WHEN state = 'in_progress' AND lease_until > now()
+        THEN least(lease_until, now() + make_interval(secs => :redeliver)) END,
+    lease_until = NULL
+WHERE deployment_id = :deployment AND kind = 'install'
+  AND (state = 'queued' OR state = 'in_progress' AND :also_running)
+""")
+
+
+def add_rollbacks(deployment_id: UUID) -> None:
+    """An execution back to its own previous version for every device that was started; installing ends."""
+    db.session.execute(_ADD_ROLLBACKS, {"deployment": deployment_id})
+    end_installs(deployment_id, also_running=True)
+
+
+def end_installs(deployment_id: UUID, *, also_running: bool = False) -> None:
+    """Cancel what is queued; ``also_running``: supersede what is under way, whose late answers then change nothing."""
+    values = {"deployment": deployment_id, "also_running": also_running, "redeliver": settings().redeliver_seconds}
+    db.session.execute(_END_INSTALLS, values)
+
+
+_CONNECTED = text("""
+UPDATE executions SET
+    redeliver_at = CASE WHEN state = 'in_progress' THEN now() END,
+    next_attempt_at = CASE WHEN error_code IS NOT NULL THEN next_attempt_at END
+WHERE device_id = :device AND state IN ('queued', 'in_progress')
+RETURNING deployment_id
+""")
+_REMOVED = text(
+    "SELECT DISTINCT deployment_id FROM executions WHERE device_id IS NULL AND state IN ('queued', 'in_progress')"
+)
+
+
+def connected(device_id: UUID) -> set[UUID]:
+    """A device has connected: what it has not answered is sent again, what waited for it goes. Its deployments."""
+    return set(db.session.scalars(_CONNECTED, {"device": device_id}))
+
+
+def with_removed_devices() -> set[UUID]:
+    """The deployments that have open executions of deleted devices."""
+    return set(db.session.scalars(_REMOVED))
+
+
+_DUE = text("""
+UPDATE deployments SET next_check_at = now() + interval '5 seconds'
+WHERE id IN (
+    SELECT id FROM deployments WHERE next_check_at <= now() ORDER BY next_check_at LIMIT 500 FOR UPDATE SKIP LOCKED)
+RETURNING org_id, id
+""")
+
+
+def take_due() -> list[tuple[UUID, UUID]]:
+    """Deployments to look at now, of all tenants (system transactions only), as ``(org_id, id)``."""
+    return [(row.org_id, row.id) for row in db.session.execute(_DUE)]
+
+
+_PROGRESS = text("""
+SELECT deployment_id, kind, state, count(*) AS number FROM executions
+WHERE deployment_id = ANY (CAST(:ids AS uuid[])) GROUP BY deployment_id, kind, state
+""")
+
+
+def progress(deployment_ids: list[UUID]) -> dict[tuple[UUID, str], dict[str, int]]:
+    """``{(deployment, kind): {state: number, …, total}}`` with every state named, of those that have executions."""
+    found: dict[tuple[UUID, str], dict[str, int]] = {}
+    for row in db.session.execute(_PROGRESS, {"ids": deployment_ids}):
+        counts = found.setdefault((row.deployment_id, row.kind), no_progress())
+        counts[row.state] = row.number
+        counts["total"] += row.number
+    return found
+
+
+def no_progress() -> dict[str, int]:
+    return dict.fromkeys((*EXECUTION_STATES, "total"), 0)
