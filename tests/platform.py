@@ -24,8 +24,14 @@ def free_port() -> int:
 class Platform:
     """Real processes against the test's database. ``web``: how many separate gunicorns, each with one process."""
 
-    def __init__(self, folder: Path, web: int = 1, environ: dict[str, str] | None = None) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        web: int = 1,
+        environ: dict[str, str] | None = None,
+        parts: tuple[str, ...] = ("worker", "scheduler"),
+    ) -> None:
+        self.folder, self.parts = folder, parts
         self.ports = [free_port() for _ in range(web)]
         self.environ = {
             **os.environ,
@@ -42,8 +48,8 @@ class Platform:
     def __enter__(self) -> "Platform":
         for number in range(len(self.ports)):
             self.start(f"web{number}")
-        self.start("worker")
-        self.start("scheduler")
+        for part in self.parts:
+            self.start(part)
         self.wait_ready()
         return self
 
@@ -95,11 +101,13 @@ class Platform:
         for number in range(len(self.ports)):
             while True:
                 try:
-                    if httpx.get(f"{self.url(number)}/readyz", timeout=2).status_code == 200:
+                    path = "readyz" if "worker" in self.parts else "healthz"
+                    if httpx.get(f"{self.url(number)}/{path}", timeout=2).status_code == 200:
                         break
                 except httpx.HTTPError:
                     time.sleep(0.1)
-                if time.monotonic() > deadline:
+                ended = any(process.poll() is not None for process in self.processes.values())
+                if ended or time.monotonic() > deadline:
                     raise TimeoutError(f"not ready: {self.logs()}")
                 time.sleep(0.1)
 
