@@ -23,6 +23,11 @@ class Query(marshmallow.Schema):
         unknown = marshmallow.RAISE
 
 
+def joined(schema: type[Schema], row: Any, **more: Any) -> dict[str, Any]:
+    """A row's fields as ``schema`` lists them, and others beside them (a key that is shown once)."""
+    return {**{name: getattr(row, name) for name in schema().fields}, **more}
+
+
 class Time(fields.AwareDateTime):
     """An instant: RFC 3339 in (with a zone), RFC 3339 UTC out."""
 
