@@ -3,13 +3,13 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy import and_, select
 
 from app import db
 from app.devices.models import Connection, Device
+from app.devices.status import live
 from app.pagination import Page, paginate
 from app.tunnel import bus
-from config.settings import settings
 
 _BY = {
     "connected_at": Connection.connected_at,
@@ -17,12 +17,6 @@ _BY = {
     "device_name": Device.name,
     "id": Device.id,
 }
-
-
-def live() -> ColumnElement[bool]:
-    """Whether a connection stands: not closed, and heard of within the limit (by the database's clock)."""
-    limit = func.make_interval(0, 0, 0, 0, 0, 0, settings().offline_after)
-    return and_(Connection.disconnected_at.is_(None), Connection.last_seen_at > func.now() - limit)
 
 
 def connections(org_id: UUID, *, limit: int, offset: int, sort: str | None = None) -> Page:

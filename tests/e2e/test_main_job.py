@@ -27,7 +27,7 @@ def test_a_flow_reaches_every_device_and_rolls_back_to_each_ones_own_previous_ve
         assert (done["version"], done["progress"]["succeeded"]) == (2, 6)
         assert set(versions(devices, flow_id).values()) == {2}
         assert len(versions(devices, flow_id)) == 6
-        user("POST", f"/deployments/{second}/rollback")
+        user("POST", f"/deployments/{second}/rollback", expect=202)
         user.wait(second, "rolled_back")
         assert versions(devices, flow_id) == dict.fromkeys(some, 1)
 
@@ -54,7 +54,7 @@ def test_pause_sends_nothing_new_and_start_goes_on(user: User) -> None:
         after = user.deployment(deployment_id)
         assert (after["status"], after["progress"]) == ("paused", before["progress"])
         assert after["progress"]["queued"] > 0
-        user("POST", f"/deployments/{deployment_id}/start")
+        user("POST", f"/deployments/{deployment_id}/start", expect=202)
         assert user.wait(deployment_id, "succeeded")["progress"]["succeeded"] == 8
 
 
