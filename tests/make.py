@@ -61,7 +61,13 @@ class Client:
         self.http, self.headers = app.test_client(), headers
 
     def request(
-        self, method: str, path: str, body: Any = None, *, expect: int | None = None, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        expect: int | None = None,
+        headers: dict[str, str] | None = None,
     ) -> Any:
         data = None if body is None else json.dumps(body)
         sent = {**self.headers, **({"Content-Type": "application/json"} if data else {}), **(headers or {})}
