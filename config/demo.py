@@ -141,7 +141,7 @@ class Demo:
         self._client.headers["X-API-Key"] = made["key"]
 
     def _access_token(self) -> str:
-        credentials = {"email": EMAIL, "password": host.kept_secret(self.data_dir, "demo")}
+        credentials = {"email": EMAIL, "password": host.kept_secret(self.data_dir, "demo", size=8)}
         answer = self._client.post("/auth/login", json=credentials)
         if answer.status_code == httpx.codes.UNAUTHORIZED:
             names = {"name": "Demo", "organization_name": "Demo"}
@@ -196,7 +196,7 @@ class Demo:
                 show(sum(n for state, n in counts.items() if state in OVER), deployment["status"])
                 if deployment["status"] in FINAL or deployment["status"] == "paused":
                     break
-                self._pause(0.1)
+                self._pause(0.25)
         if deployment["status"] != "succeeded":
             raise DemoFailed(f"the deployment is {deployment['status']}: {deployment.get('reason')}")
         self.terminal.say(f"demo: the flow runs on {DEVICES} devices")

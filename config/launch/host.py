@@ -131,11 +131,11 @@ def write_private(path: Path, content: str, account: Account | None = None) -> N
     draft.replace(path)
 
 
-def kept_secret(data_dir: Path, name: str) -> str:
-    """A password that is generated once into ``<data_dir>/secrets/<name>``."""
+def kept_secret(data_dir: Path, name: str, size: int = 24) -> str:
+    """A password of ``size`` random bytes that is generated once into ``<data_dir>/secrets/<name>``."""
     path = data_dir / "secrets" / name
     if not path.exists():
-        write_private(path, secrets.token_hex(24))
+        write_private(path, secrets.token_hex(size))
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         path.chmod(0o600)
     return path.read_text().strip()

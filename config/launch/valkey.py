@@ -6,6 +6,8 @@ import signal
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from config.launch import host, leftovers
 from config.launch.program import LaunchError, Program
@@ -73,7 +75,9 @@ class Valkey:
         leftovers.stop_servers(self.folder, "valkey-server", signal.SIGTERM)
 
     def _probe(self) -> None:
-        client = redis.Redis(port=self.port, password=self._password, socket_timeout=1, socket_connect_timeout=1)
+        # The caller tries again, and sooner than the client's own backoff of a second.
+        once = Retry(NoBackoff(), retries=0)
+        client = redis.Redis(port=self.port, password=self._password, retry=once, socket_timeout=1)
         try:
             client.ping()
         except redis.RedisError as error:  # also while it loads its append-only file

@@ -10,6 +10,8 @@ import psutil
 import psycopg
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from config import embedded
 from config.launch import leftovers
@@ -101,7 +103,9 @@ def test_secrets_are_in_private_files_only(data_dir: Path) -> None:
         told += " ".join(path.read_text() for path in (data_dir / "log").iterdir())
         assert not any(secret in told for secret in secrets)
         with pytest.raises(redis.AuthenticationError):
-            redis.Redis(port=json.loads((data_dir / "ports.json").read_text())["valkey"]).ping()
+            redis.Redis(
+                port=json.loads((data_dir / "ports.json").read_text())["valkey"], retry=Retry(NoBackoff(), 0)
+            ).ping()
     finally:
         running.stop()
 
