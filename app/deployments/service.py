@@ -276,7 +276,8 @@ def _freeze(deployment: Deployment) -> int:
     )  # fmt: skip
     columns = ["org_id", "deployment_id", "device_id", "device_name", "version", "previous_version"]
     # Without the Python-side defaults: they would give every row the same id.
-    inserted = db.session.execute(insert(Execution).from_select(columns, members, include_defaults=False))
+    freeze = insert(Execution).from_select(columns, members, include_defaults=False)
+    inserted = db.session.execute(freeze, execution_options={"preserve_rowcount": True})
     return inserted.rowcount  # type: ignore[attr-defined, no-any-return]
 
 

@@ -1,0 +1,211 @@
+"""What a deployment does next, without a database: tables, and a fleet that behaves as it likes."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from app.deployments.rollout import ALLOWED, FINAL, Decision, State, Strategy, decide, outcome, tripped
+
+
+def running(counts: dict[str, int], **fields: Any) -> State:
+    return State("in_progress", counts=counts, **fields)
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "dispatch", "reason"),
+    [
+        (running({"queued": 10}, online=10, ready=10), "in_progress", 10, "running: 0 of 10 done, 10 next"),
+        (running({"queued": 90, "in_progress": 10}, online=90, ready=90, strategy=Strategy(max_in_flight=15)),
+         "in_progress", 5, "running: 0 of 100 done, 10 in progress, 90 next"),
+        (running({"queued": 90, "in_progress": 20}, online=90, ready=90, strategy=Strategy(max_in_flight=15)),
+         "in_progress", 0, "running: 0 of 110 done, 20 in progress, 90 next"),
+        (running({"queued": 3, "succeeded": 7}), "in_progress", 0, "waiting: 3 of 10 devices offline"),
+        (running({"queued": 3, "succeeded": 7, "failed": 1}, online=2, strategy=Strategy(failure_threshold=20)),
+         "in_progress", 0, "waiting: 1 of 11 devices offline, 2 to be tried again"),
+        (running({"queued": 3, "succeeded": 4, "in_progress": 3}), "in_progress", 0,
+         "running: 4 of 10 done, 3 in progress, 3 offline"),
+        # the threshold counts finished executions, and pauses only what still has something to send
+        (running({"queued": 5, "succeeded": 3, "failed": 2}, online=5, ready=5), "paused", 0,
+         "paused: 2 of 5 finished devices failed (40 % > 10 %)"),
+        (running({"queued": 5, "succeeded": 9, "timed_out": 1}, online=5, ready=5), "in_progress", 5,
+         "running: 9 of 15 done, 1 failed, 5 next"),
+        (running({"queued": 5, "failed": 1}, online=5, ready=5, strategy=Strategy(min_executed=2)), "in_progress", 5,
+         "running: 0 of 6 done, 1 failed, 5 next"),
+        (running({"queued": 5, "failed": 2}, online=5, ready=5, acknowledged=2), "in_progress", 5,
+         "running: 0 of 7 done, 2 failed, 5 next"),
+        (running({"queued": 5, "failed": 3, "succeeded": 2}, online=5, acknowledged=2), "paused", 0,
+         "paused: 1 of 3 finished devices failed (33.3 % > 10 %)"),
+        (running({"in_progress": 5, "failed": 5}), "in_progress", 0, "running: 0 of 10 done, 5 in progress, 5 failed"),
+        # the end
+        (running({"succeeded": 8, "already_installed": 2}), "succeeded", 0, "succeeded: 10 of 10 devices"),
+        (running({"succeeded": 19, "failed": 1}), "succeeded", 0, "succeeded: 19 of 20 devices, 1 failed"),
+        (running({"failed": 1}, failure="device-1: create flow not yet implemented"), "failed", 0,
+         "failed: device-1: create flow not yet implemented"),
+        (running({"failed": 1}, strategy=Strategy(min_executed=5)), "failed", 0, "failed: 1 of 1 devices"),
+        (running({"rejected": 2, "succeeded": 1}, failure="a: no such node"), "failed", 0,
+         "failed: 2 of 3 devices; a: no such node"),
+        (running({"succeeded": 2, "removed": 1}), "succeeded", 0, "succeeded: 2 of 2 devices"),
+        (running({"removed": 2}), "canceled", 0, "canceled: none of its devices is left"),
+        # paused ones finish what is under way
+        (State("paused", counts={"queued": 5, "in_progress": 2}, online=5, ready=5), "paused", 0,
+         "paused: 0 of 7 finished, 2 still in progress"),
+        (State("paused", counts={"succeeded": 5}), "succeeded", 0, "succeeded: 5 of 5 devices"),
+        (State("canceled", counts={"canceled": 5, "in_progress": 2, "succeeded": 3}), "canceled", 0,
+         "canceled: 3 of 10 finished, 2 still in progress"),
+        (State("created"), "created", 0, "created: not started"),
+        (State("succeeded", counts={"succeeded": 1}), "succeeded", 0, "succeeded: 1 of 1 devices"),
+        # rolling back knows no threshold
+        (State("rolling_back", counts={"queued": 3, "failed": 3}, online=3, ready=3), "rolling_back", 3,
+         "rolling back: 0 of 6 done, 3 failed, 3 next"),
+        (State("rolling_back", counts={"succeeded": 3, "superseded": 1}), "rolled_back", 0, "rolled back: 3 devices"),
+        (State("rolling_back", counts={"succeeded": 3, "timed_out": 1}, failure="a: silent"), "rollback_failed", 0,
+         "rollback failed: a: silent"),
+        (State("rolling_back"), "rolled_back", 0, "rolled back: there was nothing to undo"),
+    ],
+)  # fmt: skip
+def test_next_step(state: State, status: str, dispatch: int, reason: str) -> None:
+    decision = decide(state)
+    assert (decision.status, decision.dispatch, decision.reason) == (status, dispatch, reason)
+
+
+@pytest.mark.parametrize(
+    ("state", "check_in"),
+    [
+        (running({"queued": 5}, online=5, ready=5), 2.0),
+        (running({"in_progress": 5}, due_in=300), 5.0),
+        (running({"in_progress": 5}, due_in=1.5), 1.5),
+        (running({"in_progress": 5}, due_in=-3), 0.5),
+        (running({"queued": 5}), 10.0),
+        (State("paused", counts={"queued": 5, "in_progress": 1}), 5.0),
+        (State("paused", counts={"queued": 5}), None),
+        (State("canceled", counts={"in_progress": 1}), 5.0),
+        (State("canceled", counts={"canceled": 1}), None),
+        (running({"succeeded": 1}), None),
+    ],
+)
+def test_next_look(state: State, check_in: float | None) -> None:
+    assert decide(state).check_in == check_in
+
+
+@pytest.mark.parametrize(
+    ("answer", "meaning"),
+    [
+        (("success", None, {"status": "installed"}), "succeeded"),
+        (("success", None, None), "succeeded"),
+        (("success", None, {"status": "already_installed"}), "already_installed"),
+        (("error", "DEVICE_OFFLINE", None), "not_sent"),
+        (("error", "DEVICE_DISCONNECTED", None), "unknown"),
+        (("error", "DEVICE_TIMEOUT", None), "timeout"),
+        (("error", "UNSUPPORTED_NODE_TYPE", None), "rejected"),
+        (("error", "NOT_SUPPORTED_BY_DEVICE", None), "failed"),
+        (("error", "START_FAILED", None), "error"),
+        (("error", None, None), "error"),
+    ],
+)
+def test_what_an_answer_means(answer: tuple[str, str | None, Any], meaning: str) -> None:
+    assert outcome(*answer) == meaning
+
+
+class Fleet(RuleBasedStateMachine):
+    """Devices that answer, fail, come and go in any order; a tick after each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state = State("in_progress")
+        self.last = Decision("in_progress", "")
+
+    @initialize(
+        size=st.integers(1, 12), slots=st.integers(1, 5), threshold=st.integers(0, 100), executed=st.integers(1, 5)
+    )
+    def begin(self, size: int, slots: int, threshold: int, executed: int) -> None:
+        strategy = Strategy(max_in_flight=slots, failure_threshold=threshold, min_executed=executed)
+        self.state = running({"queued": size}, strategy=strategy, online=size, ready=size)
+        self.tick()
+
+    def tick(self) -> None:
+        was = self.state.status
+        self.last = decide(self.state)
+        if was == "paused" or self.last.status != "in_progress":
+            assert self.last.dispatch == 0
+        self.state = replace(self.state, status=self.last.status)
+        if self.last.dispatch:
+            self.move("queued", "in_progress", self.last.dispatch)
+            online = self.state.online - self.last.dispatch
+            self.state = replace(self.state, online=online, ready=self.state.ready - self.last.dispatch)
+
+    def move(self, old: str, new: str, number: int = 1) -> None:
+        counts = {**self.state.counts}
+        counts[old] -= number
+        counts[new] = counts.get(new, 0) + number
+        self.state = replace(self.state, counts=counts)
+
+    @rule()
+    def look_again(self) -> None:
+        """A tick without any news changes nothing."""
+        was = self.state
+        self.tick()
+        assert self.state == was
+
+    @precondition(lambda self: self.state.in_progress)
+    @rule(how=st.sampled_from(["succeeded", "already_installed", "failed", "timed_out", "rejected", "removed"]))
+    def answer(self, how: str) -> None:
+        self.move("in_progress", how)
+        self.tick()
+
+    @precondition(lambda self: self.state.in_progress)
+    @rule()
+    def retry(self) -> None:
+        self.move("in_progress", "queued")
+        self.state = replace(self.state, online=self.state.online + 1)
+        self.tick()
+
+    @precondition(lambda self: self.state.online > self.state.ready)
+    @rule()
+    def retry_is_due(self) -> None:
+        self.state = replace(self.state, ready=self.state.ready + 1)
+        self.tick()
+
+    @precondition(lambda self: self.state.offline)
+    @rule()
+    def connect(self) -> None:
+        self.state = replace(self.state, online=self.state.online + 1, ready=self.state.ready + 1)
+        self.tick()
+
+    @precondition(lambda self: self.state.ready)
+    @rule()
+    def disconnect(self) -> None:
+        self.state = replace(self.state, online=self.state.online - 1, ready=self.state.ready - 1)
+        self.tick()
+
+    @precondition(lambda self: self.state.status == "paused")
+    @rule()
+    def resume(self) -> None:
+        acknowledged = self.state.failed if tripped(self.state) else self.state.acknowledged
+        self.state = replace(self.state, status="in_progress", acknowledged=acknowledged)
+        self.tick()
+
+    @invariant()
+    def never_more_than_the_slots(self) -> None:
+        assert self.state.in_progress <= self.state.strategy.max_in_flight
+
+    @invariant()
+    def over_exactly_when_nothing_is_open(self) -> None:
+        assert (self.state.status in FINAL) == (self.state.open == 0 and bool(self.state.counts))
+
+    @invariant()
+    def looked_at_again_while_it_can_go_on(self) -> None:
+        waits = self.state.status == "in_progress" or (self.state.status == "paused" and self.state.in_progress)
+        assert (self.last.check_in is not None) == bool(waits and self.state.counts)
+
+    @invariant()
+    def always_said_in_words(self) -> None:
+        assert self.state.status in ALLOWED
+        assert self.last.reason or not self.state.counts
+
+
+TestFleet = Fleet.TestCase
+TestFleet.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
