@@ -23,7 +23,10 @@ PREFIX = "/api/v1"
 
 
 class ErrorBody(Schema):
-    """Every failure, whatever raised it."""
+    """Every failure, whatever raised it. Some say more: ``outcome``, ``current_state``, ``quota`` …"""
+
+    class Meta:
+        unknown = marshmallow.INCLUDE
 
     error = fields.String(required=True, metadata={"description": "what went wrong", "example": "flow not found"})
     code = fields.String(required=True, metadata={"description": "stable; branch on this", "example": "NOT_FOUND"})
