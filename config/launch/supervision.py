@@ -44,7 +44,7 @@ class Part:
 class Supervisor:
     """Runs parts. One thread calls ``start``, ``wait``, ``watch`` and ``stop``; any thread may call ``add``.
 
-    ``stopping`` set means end in order, ``killing`` set means at once.
+    ``stopping`` set means end in order, ``killing`` set means without waiting for what serves.
     """
 
     def __init__(self, terminal: Terminal, watchdog: Watchdog) -> None:
@@ -143,23 +143,24 @@ class Supervisor:
         """End everything: what serves, in the order of starting, then what stores, last started first."""
         serving = [part for part in self._parts if part.stage == SERVES]
         storing = [part for part in reversed(self._parts) if part.stage == STORES]
-        self._stop_stage(serving, PATIENCE[SERVES])
-        self._stop_stage(storing, PATIENCE[STORES])
+        self._stop_stage(serving, PATIENCE[SERVES], hurry=self.killing)
+        # These take a moment only, and spare the next start a recovery: no reason to kill them at once.
+        self._stop_stage(storing, PATIENCE[STORES], hurry=threading.Event())
         for log in self._logs:
             log.join(timeout=0.2)
         self._watchdog.close()
 
-    def _stop_stage(self, parts: Iterable[Part], patience: float) -> None:
+    def _stop_stage(self, parts: Iterable[Part], patience: float, hurry: threading.Event) -> None:
         running = [(part, part.process) for part in parts if part.process is not None]
         for part, process in running:
             send(process, part.program.stop_signal)
         deadline = time.monotonic() + patience
         while any(process.poll() is None for _, process in running):
-            if self.killing.is_set() or time.monotonic() > deadline:
+            if hurry.is_set() or time.monotonic() > deadline:
                 break
             time.sleep(0.02)
         for part, process in running:
-            if process.poll() is None and not self.killing.is_set():
+            if process.poll() is None and not hurry.is_set():
                 self._terminal.say(f"{part.program.name} did not end within {patience:g} s and is killed")
             self._end(process)
             part.process = None
