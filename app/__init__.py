@@ -88,8 +88,9 @@ def _document(app: Flask) -> None:
     schemes = api.spec.components
     schemes.security_scheme("bearer", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"})
     schemes.security_scheme("apiKey", {"type": "apiKey", "in": "header", "name": "X-API-Key"})
-    key = {"schema": {"type": "string", "minLength": 1, "maxLength": 255}, "description": "makes a repeat safe for 24 h"}
-    schemes.parameter("IdempotencyKey", "header", {"name": "Idempotency-Key", **key})
+    text = {"type": "string", "minLength": 1, "maxLength": 255}
+    key = {"name": "Idempotency-Key", "schema": text, "description": "makes a repeat safe for 24 h"}
+    schemes.parameter("IdempotencyKey", "header", key)
     for blueprint in rooms.blueprints():
         api.register_blueprint(blueprint)
     app.add_url_rule(f"{PREFIX}/docs/assets/<path:name>", "docs-assets", _asset)

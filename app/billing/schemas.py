@@ -39,7 +39,7 @@ class PlansRead(Schema):
 
 class SubscriptionCreate(Schema):
     plan = Text(required=True, validate=validate.Length(1, 100), metadata=_PLAN)
-    payment_method_id = Text(validate=validate.Regexp(r"^pm_\w{1,250}\Z"), metadata=_METHOD)
+    payment_method_id = Text(validate=validate.Regexp(r"^pm_\w{1,250}$"), metadata=_METHOD)
     trial = fields.Boolean(metadata={"description": "begin with the plan's trial", "example": False})
 
 
@@ -112,7 +112,7 @@ class InvoiceRead(Schema):
 
 
 class PaymentMethodCreate(Schema):
-    payment_method_id = Text(required=True, validate=validate.Regexp(r"^pm_\w{1,250}\Z"), metadata=_METHOD)
+    payment_method_id = Text(required=True, validate=validate.Regexp(r"^pm_\w{1,250}$"), metadata=_METHOD)
 
 
 class PaymentMethodRead(Schema):
