@@ -28,4 +28,4 @@ def clean(due_at: str) -> None:
         if not occurrences.claim("maintenance.clean", due_at):
             return
         deleted = retention.clean()
-    log.info("cleaned", **deleted)
+    log.info("cleaned", deleted=deleted)
