@@ -6,6 +6,7 @@ import pwd
 import secrets
 import socket
 import stat
+import tempfile
 from pathlib import Path
 
 from config.launch.program import Account, LaunchError, run_as
@@ -39,11 +40,12 @@ def _unprivileged() -> Account:
     raise LaunchError("PostgreSQL refuses to run as root and neither user `postgres` nor `nobody` exists")
 
 
-def home(data_dir: Path) -> Path:
+def home(data_dir: Path, *, durable: bool) -> Path:
     """The folder for what a server reads and writes: the data folder, if the server's account can reach it.
 
     A checkout below a closed folder (root's own home is 0700) is out of its reach. Opening that folder is not ours to
-    do, so the data go to ``/var/lib/edgeflow`` and ``<data_dir>/home`` links there.
+    do, so the data go to ``/var/lib/edgeflow`` (if not ``durable``: to the temporary folder) and ``<data_dir>/home``
+    links there.
     """
     link = data_dir / "home"
     if link.is_symlink():
@@ -55,9 +57,8 @@ def home(data_dir: Path) -> Path:
         # The folder itself is ours: it may be passed through, what is private in it is closed file by file.
         data_dir.chmod(0o711)
         return data_dir
-    away = _CLOSED_HOMES / secrets.token_hex(6)
-    _make_open(_CLOSED_HOMES)
-    _make_open(away)
+    away = _open_folder() if durable else Path(tempfile.mkdtemp(prefix="edgeflow-home-"))
+    away.chmod(0o755)
     link.symlink_to(away)
     return away
 
@@ -69,9 +70,12 @@ def _linked_home(link: Path) -> Path:
     return target
 
 
-def _make_open(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o755)
+def _open_folder() -> Path:
+    _CLOSED_HOMES.mkdir(parents=True, exist_ok=True)
+    _CLOSED_HOMES.chmod(0o755)
+    folder = _CLOSED_HOMES / secrets.token_hex(6)
+    folder.mkdir()
+    return folder
 
 
 def reaches(account: Account, folder: Path) -> bool:

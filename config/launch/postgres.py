@@ -64,7 +64,7 @@ class Postgres:
     """
 
     def __init__(self, data_dir: Path, *, durable: bool) -> None:
-        home = host.home(data_dir)
+        home = host.home(data_dir, durable=durable)
         self.folder = home / "postgres"
         self.account = host.server_account(self.folder)
         self._binaries = binaries(self.account, home)
@@ -150,6 +150,13 @@ class Postgres:
         (self.folder / "postmaster.pid").unlink(missing_ok=True)
 
     def _probe(self) -> None:
+        # The server's own word first: each connection that it refuses meanwhile is a line in its log.
+        try:
+            ready = "ready" in (self.folder / "postmaster.pid").read_text().split()
+        except FileNotFoundError:
+            ready = False
+        if not ready:
+            raise LaunchError("PostgreSQL does not serve yet")
         try:
             with psycopg.connect(self.superuser_url, connect_timeout=2, autocommit=True) as connection:
                 _make_role_and_database(connection, self._password)
