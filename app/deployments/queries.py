@@ -142,16 +142,20 @@ def end_stages(deployment_id: UUID, status: str) -> None:
 _ONE_CLAIMER = text("SELECT pg_advisory_xact_lock(hashtextextended(current_setting('app.org_id'), 42))")
 _CLAIM = text(f"""
 WITH due AS (
-    SELECT e.id, c.gateway, i.version AS installed, i.content_hash
+    SELECT e.id, route.gateway, now_there.version AS installed, now_there.content_hash
     FROM executions e
-    JOIN connections c ON c.device_id = e.device_id AND {_REACHABLE}
-    LEFT JOIN installations i ON i.device_id = e.device_id AND i.flow_id = :flow AND i.replaced_at IS NULL
+    JOIN LATERAL (
+        SELECT c.gateway FROM connections c WHERE c.device_id = e.device_id AND {_REACHABLE} OFFSET 0) route ON true
+    LEFT JOIN LATERAL (
+        SELECT i.version, i.content_hash FROM installations i
+        WHERE i.device_id = e.device_id AND i.flow_id = :flow AND i.replaced_at IS NULL OFFSET 0) now_there ON true
     WHERE e.deployment_id = :deployment AND e.kind = :kind AND e.state = 'queued'
       AND (e.next_attempt_at IS NULL OR e.next_attempt_at <= now())
       AND NOT EXISTS (
           SELECT FROM executions b
           WHERE b.device_id = e.device_id AND b.state IN ('in_progress', 'superseded')
-            AND (b.state = 'in_progress' OR b.redeliver_at > now()))
+            AND (b.state = 'in_progress' OR b.redeliver_at > now())
+          OFFSET 0)
     ORDER BY e.stage, e.id
     LIMIT :number
     FOR UPDATE OF e SKIP LOCKED
@@ -172,6 +176,8 @@ def claim(deployment_id: UUID, flow_id: UUID, kind: str, number: int, timeout: f
 
     Claims of one organization take turns, so that each sees what the others have in flight; the unique index would
     refuse a second command for a device anyhow. What a device ran before is noted at its first attempt.
+    ``OFFSET 0`` keeps these look-ups by device: joined, fresh tables without statistics made the planner read whole
+    tenants again and again (150 ms a claim of 50 among 5,000 devices, against 5 ms).
     """
     db.session.execute(_ONE_CLAIMER)
     values = {
@@ -278,25 +284,25 @@ def release(command_ids: list[UUID]) -> set[UUID]:
 
 
 _CLOSE = text("""
-UPDATE installations i SET replaced_at = now()
-FROM executions e JOIN deployments d ON d.id = e.deployment_id
-WHERE e.id = ANY (CAST(:ids AS uuid[])) AND i.device_id = e.device_id AND i.flow_id = d.flow_id
-  AND i.replaced_at IS NULL
+UPDATE installations SET replaced_at = now()
+WHERE id = ANY (ARRAY(
+    SELECT (SELECT i.id FROM installations i
+            WHERE i.device_id = e.device_id AND i.flow_id = d.flow_id AND i.replaced_at IS NULL)
+    FROM executions e JOIN deployments d ON d.id = e.deployment_id
+    WHERE e.id = ANY (CAST(:ids AS uuid[]))))
 """)
 _RECORD = text("""
 INSERT INTO installations (org_id, device_id, flow_id, version, content_hash, deployment_id)
-SELECT e.org_id, e.device_id, d.flow_id, e.version, v.content_hash, coalesce(origin.deployment_id, e.deployment_id)
-FROM executions e
-JOIN deployments d ON d.id = e.deployment_id
-LEFT JOIN flow_versions v ON v.flow_id = d.flow_id AND v.number = e.version
-LEFT JOIN executions n ON e.kind = 'rollback' AND n.deployment_id = e.deployment_id AND n.device_id = e.device_id
-    AND n.kind = 'install'
-LEFT JOIN LATERAL (
-    SELECT p.deployment_id FROM installations p
-    WHERE p.device_id = e.device_id AND p.flow_id = d.flow_id AND p.deployment_id <> e.deployment_id
-      AND p.installed_at <= n.started_at
-    ORDER BY p.installed_at DESC LIMIT 1
-) origin ON true
+SELECT e.org_id, e.device_id, d.flow_id, e.version,
+    (SELECT v.content_hash FROM flow_versions v WHERE v.flow_id = d.flow_id AND v.number = e.version),
+    coalesce(CASE WHEN e.kind = 'rollback' THEN (
+        SELECT p.deployment_id FROM installations p
+        WHERE p.device_id = e.device_id AND p.flow_id = d.flow_id AND p.deployment_id <> e.deployment_id
+          AND p.installed_at <= (
+              SELECT n.started_at FROM executions n
+              WHERE n.deployment_id = e.deployment_id AND n.device_id = e.device_id AND n.kind = 'install')
+        ORDER BY p.installed_at DESC LIMIT 1) END, e.deployment_id)
+FROM executions e JOIN deployments d ON d.id = e.deployment_id
 WHERE e.id = ANY (CAST(:ids AS uuid[])) AND e.device_id IS NOT NULL
 """)
 

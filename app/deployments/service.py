@@ -260,20 +260,18 @@ def _start(deployment: Deployment) -> None:
 
 def _freeze(deployment: Deployment) -> int:
     """One execution for each device that matches now; how many."""
-    previous = and_(
-        Installation.org_id == Device.org_id,
-        Installation.device_id == Device.id,
-        Installation.flow_id == deployment.flow_id,
-        Installation.replaced_at.is_(None),
-    )
-    members = (
-        select(
-            Device.org_id, literal(deployment.id), Device.id, Device.name, literal(deployment.version),
-            Installation.version,
+    previous = (
+        select(Installation.version)
+        .where(
+            Installation.device_id == Device.id,
+            Installation.flow_id == deployment.flow_id,
+            Installation.replaced_at.is_(None),
         )
-        .outerjoin(Installation, previous)
-        .where(_matching(deployment.org_id, deployment.target))
-    )  # fmt: skip
+        .scalar_subquery()
+    )
+    members = select(
+        Device.org_id, literal(deployment.id), Device.id, Device.name, literal(deployment.version), previous
+    ).where(_matching(deployment.org_id, deployment.target))
     columns = ["org_id", "deployment_id", "device_id", "device_name", "version", "previous_version"]
     # Without the Python-side defaults: they would give every row the same id.
     freeze = insert(Execution).from_select(columns, members, include_defaults=False)

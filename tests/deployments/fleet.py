@@ -65,6 +65,11 @@ class Fleet:
         """One tick; what it wants to send."""
         return [command for batch in self.batches(deployment) for command in batch.commands]
 
+    def step_at_once(self, deployment: Any) -> list[Command]:
+        """One tick that waits for no pause."""
+        self.change(deployment, next_attempt_at=None)
+        return self.step(deployment)
+
     def answer(
         self, commands: Sequence[Command], code: str | None = None, *, error: str = "no", data: Any = None
     ) -> set[UUID]:
