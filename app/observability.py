@@ -24,6 +24,7 @@ _SECRET_VALUES = re.compile(
     r"\b(?:device|edgeflow|code|invite|refresh)_[A-Za-z0-9_-]{20,}|\beyJ[\w-]+\.[\w-]+\.[\w-]+|://[^:/@\s]*:[^@/\s]+@"
 )
 REDACTED = "[redacted]"
+_REQUEST_FIELDS = ("method", "path", "status", "ms")
 _QUIET = ("/healthz", "/readyz", "/internal/metrics")
 
 
@@ -39,6 +40,20 @@ def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mutab
     return event
 
 
+def readable(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
+    """A line for a person: the time of day, the level if it is more than information, what happened, with what."""
+    at = event.pop("timestamp", "")[11:19]
+    level = event.pop("level", "info")
+    trace = event.pop("exception", None)
+    event.pop("logger", None)
+    what = event.pop("event", "")
+    if what == "request":
+        what = "{method:<6} {path} {status} in {ms} ms".format(**{key: event.pop(key) for key in _REQUEST_FIELDS})
+    fields = " ".join(f"{key}={value}" for key, value in event.items() if value is not None)
+    shout = "" if level in ("info", "debug") else f"{level.upper()} "
+    return f"{at} {shout}{what}" + (f"  {fields}" if fields else "") + (f"\n{trace}" if trace else "")
+
+
 def configure_logging(settings: Settings) -> None:
     """Log to standard output, one line an event: JSON in production, readable text else."""
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and settings.production)
@@ -50,7 +65,7 @@ def configure_logging(settings: Settings) -> None:
         structlog.processors.format_exc_info,
         redact,
     ]
-    renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
+    renderer: Any = structlog.processors.JSONRenderer() if as_json else readable
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

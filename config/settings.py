@@ -4,6 +4,7 @@ Every field is one variable of the README's table (a test compares the two). A m
 needs and lacks, raises ``SettingsError`` with one line that names the variable.
 """
 
+import contextlib
 import os
 import secrets
 from collections.abc import Callable, Mapping
@@ -176,6 +177,9 @@ class Settings:
     log_format: str = _env(
         "EDGEFLOW_LOG_FORMAT", _choice("auto", "json", "text"), "auto", "`auto`: JSON in production, text else"
     )
+    pg_bin: str = _env(
+        "EDGEFLOW_PG_BIN", _text, "", "folder of PostgreSQL programs to run embedded; empty: those of the wheel"
+    )
     demo: bool = _env("EDGEFLOW_DEMO", _flag, True, "`0`: `make run` starts without the demo fleet")
 
     @property
@@ -231,12 +235,14 @@ def _demand(settings: Settings) -> None:
 def _generated(data_dir: Path, name: str) -> str:
     path = data_dir / "secrets" / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        # O_EXCL decides between processes that start together; the loser reads the winner's secret.
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    if not path.exists():
+        # Written aside and linked: of processes that start together one wins, and nobody reads half a secret.
+        draft = path.with_name(f"{name}.{os.getpid()}.{secrets.token_hex(4)}")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(secrets.token_urlsafe(48))
-    except FileExistsError:
-        pass
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+        draft.unlink()
     value = path.read_text().strip()
     if len(value) < 32:
         raise SettingsError(f"{path}: the generated secret is cut short; delete the file")

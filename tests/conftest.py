@@ -5,6 +5,7 @@ The first process starts the servers; each parallel worker has a database and a 
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ SERVERS = "EDGEFLOW_TEST_SERVERS"  # "postgresql://superuser… redis://…", se
 ROOT = Path(__file__).parent.parent
 
 _embedded: Any = None
+_folders: list[str] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -26,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if SERVERS not in os.environ:
         from config import embedded
 
-        _embedded = embedded.start(Path(tempfile.mkdtemp(prefix="edgeflow-tests-")), durable=False)
+        _embedded = embedded.start(Path(_folder("edgeflow-tests-")), durable=False)
         os.environ[SERVERS] = f"{_embedded.superuser_url} {_embedded.redis_url}"
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         _prepare(getattr(config, "workerinput", {}).get("workerid", "main"))
@@ -35,6 +37,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure() -> None:
     if _embedded is not None:
         _embedded.stop()
+    for folder in _folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder(prefix: str) -> str:
+    """A temporary folder that goes when the tests end."""
+    _folders.append(tempfile.mkdtemp(prefix=prefix))
+    return _folders[-1]
 
 
 def _prepare(worker: str) -> None:
@@ -54,7 +64,7 @@ def _prepare(worker: str) -> None:
     os.environ.update(
         DATABASE_URL=f"postgresql://edgeflow:edgeflow@{address}/{name}",
         REDIS_URL=re.sub(r"/\d*$", "", redis_url) + f"/{number}",
-        EDGEFLOW_DATA_DIR=tempfile.mkdtemp(prefix="edgeflow-test-data-"),
+        EDGEFLOW_DATA_DIR=_folder("edgeflow-test-data-"),
         EDGEFLOW_RATE_LIMITS="0",
         EDGEFLOW_LOG_LEVEL="WARNING",
     )

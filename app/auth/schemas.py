@@ -118,7 +118,10 @@ class PasswordChange(Schema):
 class ApiKeyCreate(Schema):
     name = Name(required=True, metadata={"example": "ci"})
     role = RoleName(required=True, metadata={"example": "operator", "description": "not above your own"})
-    expires_at = Time(allow_none=True, metadata={"description": "without it the key lives until it is deleted"})
+    expires_at = Time(
+        allow_none=True,
+        metadata={"description": "without it the key lives until it is deleted", "example": "2099-01-01T00:00:00Z"},
+    )
 
 
 class ApiKeyRead(Schema):

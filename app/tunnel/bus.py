@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+import structlog
 
 from app.redis import client
 from app.tunnel.hub import hub
@@ -39,6 +40,7 @@ def send_many(
     by_gateway: dict[str, list[Command]] = defaultdict(list)
     for command in commands:
         by_gateway[command.gateway].append(command)
+    request_id = structlog.contextvars.get_contextvars().get("request_id")
     head = {
         "t": "commands",
         "org": str(org_id),
@@ -46,6 +48,7 @@ def send_many(
         "action": action,
         "common": common,
         "timeout": timeout,
+        "rid": request_id,
     }
     pipeline = client().pipeline(transaction=False)
     for gateway, part in by_gateway.items():

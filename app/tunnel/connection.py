@@ -27,6 +27,7 @@ class Pending:
     payload: dict[str, Any] = field(repr=False)
     deadline: float
     deliver: Deliver | None
+    request_id: str | None = None
     sent: bool = False
 
     @property
@@ -61,9 +62,18 @@ class Connection:
     def in_flight(self) -> int:
         return len(self._pending) + len(self._waiting)
 
-    def ask(self, command_id: str, action: str, payload: dict[str, Any], timeout: float, deliver: Deliver) -> None:
+    def ask(
+        self,
+        command_id: str,
+        action: str,
+        payload: dict[str, Any],
+        timeout: float,
+        deliver: Deliver,
+        *,
+        request_id: str | None = None,
+    ) -> None:
         """Send a command, or queue it behind the changing one in flight. An id that is here already is ignored."""
-        asked = Pending(command_id, action, payload, time.monotonic() + timeout, deliver)
+        asked = Pending(command_id, action, payload, time.monotonic() + timeout, deliver, request_id)
         with self._lock:
             if command_id in self._pending or any(one.id == command_id for one in self._waiting):
                 return
@@ -152,7 +162,8 @@ class Connection:
     def _send(self, asked: Pending) -> None:
         asked.sent = True
         try:
-            self.socket.post(protocol.encode(protocol.command(asked.id, asked.action, asked.payload)))
+            request_id = asked.request_id if self.protocol >= 2 else None
+            self.socket.post(protocol.encode(protocol.command(asked.id, asked.action, asked.payload, request_id)))
         except Closed:
             with self._lock:
                 self._pending.pop(asked.id, None)

@@ -5,7 +5,6 @@ import threading
 import time
 from contextlib import suppress
 from functools import cache
-from typing import Any
 from uuid import UUID, uuid4
 
 import structlog
@@ -15,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import jobs
 from app.processes import Heartbeat
 from app.tunnel import protocol, queries, v1
+from app.tunnel.answers import Answers, Origin
 from app.tunnel.batch import Batcher
 from app.tunnel.calls import Calls
 from app.tunnel.connection import Connection, Deliver
@@ -29,15 +29,13 @@ log = structlog.get_logger("tunnel")
 TUNNELS = Gauge("edgeflow_tunnels", "Devices connected", multiprocess_mode="livesum")
 COMMANDS = Counter("edgeflow_commands_total", "Commands sent to devices", ["action", "outcome"])
 
-GATHER_ANSWERS_SECONDS = 0.05
 FLUSH_SECONDS = 5.0
 PING_SECONDS = 25.0
-SETTLE_RETRY_SECONDS = 0.5
 BYE_SPREAD_MS = 3_000
-SMALL_DATA_KEYS = 20
-
-Settled = tuple[str, UUID, list[Any]]
-"""An answer for a job: the job's name, the tenant, ``[command_id, status, code, error, data]``."""
+FROZEN_SECONDS = 5.0
+OUR_CODES = frozenset(
+    {"DEVICE_OFFLINE", "DEVICE_DISCONNECTED", "DEVICE_TIMEOUT", "NOT_SUPPORTED_BY_DEVICE", "BAD_DEVICE_RESPONSE"}
+)
 
 
 class Refused(Exception):
@@ -84,7 +82,9 @@ class Hub:
         self._departures: Batcher[tuple[UUID, int, str]] = Batcher(
             "gone", queries.gone, seconds=0.05, most=500, key=lambda one: one[0]
         )
-        self._settled: Batcher[Settled] = Batcher("settle", self._settle, seconds=GATHER_ANSWERS_SECONDS, most=1_000)
+        self._answers = Answers()
+        self._ticked_at = time.monotonic()
+        self._stale_until = 0.0
         threading.Thread(target=self._tick, name="tunnel-ticks", daemon=True).start()
         threading.Thread(target=self._flush_all, name="tunnel-flush", daemon=True).start()
 
@@ -148,7 +148,7 @@ class Hub:
             connection.socket.abort("the gateway restarts")
         time.sleep(0.1)
         self._departures.drain(2)
-        self._settled.drain(2)
+        self._answers.drain(2)
         self._heartbeat.stop()
 
     def _goodbye(self, connection: Connection) -> None:
@@ -167,19 +167,19 @@ class Hub:
             return
         command_id, action, payload, timeout = (command[key] for key in ("id", "action", "payload", "timeout"))
 
-        def count(answer: Answer) -> None:
-            COMMANDS.labels(action, answer.code or "ok").inc()
-            deliver(v1.understood(answer) if connection.protocol == 1 else answer)
+        started = time.monotonic()
 
-        log.debug(
-            "command", command_id=command_id, action=action, device_id=str(device_id), request_id=command.get("rid")
-        )
+        def count(given: Answer) -> None:
+            answer = v1.understood(given) if connection.protocol == 1 else given
+            _observe(connection, command, answer, time.monotonic() - started)
+            deliver(answer)
+
         if v1.adapted(connection, action):
             v1.carry_out(connection, command_id, action, payload, timeout, count)
         elif action in protocol.CAPABILITIES and action not in connection.capabilities:
             count(protocol.unsupported(f"the device's agent does not offer {action}"))
         else:
-            connection.ask(command_id, action, payload, timeout, count)
+            connection.ask(command_id, action, payload, timeout, count, request_id=command["rid"])
 
     def _receive(self, message: Message) -> None:
         """A message on this process's channel."""
@@ -195,17 +195,20 @@ class Hub:
 
     def _commands(self, message: Message) -> None:
         """Many devices, one action: what they share stands once in the message."""
-        org_id, job = UUID(message["org"]), message["job"]
+        if self._stale():
+            log.warning(
+                "commands dropped: this process was stopped; they are sent again", commands=len(message["items"])
+            )
+            return
+        origin = Origin(message["job"], UUID(message["org"]), message["rid"])
         for item in message["items"]:
             command = {**message, "id": item["id"], "payload": {**message["common"], **item["payload"]}}
-            self.deliver(UUID(item["device"]), command, self._to_job(job, org_id, item["id"]))
+            self.deliver(UUID(item["device"]), command, self._answers.deliver_to(origin, item["id"]))
 
-    def _to_job(self, job: str, org_id: UUID, command_id: str) -> Deliver:
-        def settle(answer: Answer) -> None:
-            small = answer.data if isinstance(answer.data, dict) and len(answer.data) <= SMALL_DATA_KEYS else None
-            self._settled.add((job, org_id, [command_id, answer.status, answer.code, answer.error, small]))
-
-        return settle
+    def _stale(self) -> bool:
+        """Whether this process was stopped for a while: what lay in its socket meanwhile may have been overtaken."""
+        moment = time.monotonic()
+        return moment < self._stale_until or moment - self._ticked_at > FROZEN_SECONDS
 
     def _answer(self, message: Message) -> None:
         self.calls.answered(message["id"], Answer(**message["answer"]))
@@ -236,17 +239,6 @@ class Hub:
     def _replace(self, connection: Connection) -> None:
         connection.socket.hang_up(Close.REPLACED, "replaced by a newer connection")
 
-    def _settle(self, batch: list[Settled]) -> None:
-        """Hand gathered answers to their jobs; while Redis is away they stay here."""
-        by_job: dict[tuple[str, UUID], list[list[Any]]] = {}
-        for job, org_id, answer in batch:
-            by_job.setdefault((job, org_id), []).append(answer)
-        for (job, org_id), answers in by_job.items():
-            if not jobs.send(job, str(org_id), answers):
-                self._stopped.wait(SETTLE_RETRY_SECONDS)
-                for answer in answers:
-                    self._settled.add((job, org_id, answer))
-
     # Time.
 
     def _admit(self, batch: list[_Asked]) -> None:
@@ -260,6 +252,9 @@ class Hub:
         pinged = time.monotonic()
         while not self._stopped.wait(0.1):
             moment = time.monotonic()
+            if moment - self._ticked_at > FROZEN_SECONDS:
+                self._stale_until = moment + 1
+            self._ticked_at = moment
             ping = moment - pinged >= PING_SECONDS
             pinged = moment if ping else pinged
             for connection in self._all():
@@ -297,6 +292,21 @@ class Hub:
 
     def _all(self) -> list[Connection]:
         return list(self._connections.values())
+
+
+def _observe(connection: Connection, command: Message, answer: Answer, seconds: float) -> None:
+    outcome = answer.code or "ok"
+    # Devices choose their own codes; as a label each would be a series of its own for ever.
+    COMMANDS.labels(command["action"], outcome if outcome in OUR_CODES or answer.ok else "DEVICE_ERROR").inc()
+    log.info(
+        "command",
+        action=command["action"],
+        outcome=outcome,
+        ms=round(seconds * 1000),
+        device_id=str(connection.device_id),
+        command_id=command["id"],
+        request_id=command["rid"],
+    )
 
 
 def _heard(connection: Connection, moment: float) -> Heard:

@@ -165,8 +165,10 @@ def pong() -> Frame:
     return _stamped("pong")
 
 
-def command(command_id: str, action: str, payload: dict[str, Any]) -> Frame:
-    return _stamped("command", id=command_id, action=action, payload=payload)
+def command(command_id: str, action: str, payload: dict[str, Any], request_id: str | None = None) -> Frame:
+    """Do this. ``request_id`` (v2 only) names the request that it comes from, for the device's log."""
+    traced = {"request_id": request_id} if request_id else {}
+    return _stamped("command", id=command_id, action=action, payload=payload, **traced)
 
 
 def response(command_id: str, answer: Answer) -> Frame:
