@@ -3,6 +3,7 @@
 from app.auth import models as auth
 from app.db import Base
 from app.deployments import models as deployments
+from app.deployments.events import DeploymentEvent
 from app.devices import models as devices
 from app.flows import models as flows
 from app.idempotency import IdempotencyKey
@@ -11,6 +12,7 @@ from app.processes import Process, ScheduledRun
 
 __all__ = [
     "Base",
+    "DeploymentEvent",
     "IdempotencyKey",
     "Process",
     "ScheduledRun",

@@ -76,6 +76,7 @@ class Execution(Tenant, Base):
         ),
         UniqueConstraint("deployment_id", "device_id", "kind"),
         Index("ix_executions_deployment_id_state", "deployment_id", "kind", "state", "stage", "id"),
+        Index("ix_executions_deployment_id_device_name", "deployment_id", "device_name", "id"),
         Index("ix_executions_command_id", "command_id", unique=True, postgresql_where=text("command_id IS NOT NULL")),
         Index(
             "ix_executions_device_id_open",
