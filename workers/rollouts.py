@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from app import db, occurrences
-from app.deployments import engine
+from app.deployments import engine, events
 from app.jobs import enqueue
 from workers.base import actor
 
@@ -24,6 +24,13 @@ def settle(org_id: str, answers: list[list[Any]]) -> None:
     org = UUID(org_id)
     with db.transaction(org):
         _advance_each(org, engine.settle(org, answers))
+
+
+@actor("rollouts.note_late")
+def note_late(org_id: str, answers: list[list[Any]]) -> None:
+    """Tell of answers ``[[command_id, outcome, error, code], …]`` that came too late to change anything."""
+    with db.transaction(UUID(org_id)):
+        events.note_late(answers)
 
 
 @actor("rollouts.device_connected")

@@ -15,9 +15,10 @@ import structlog
 from sqlalchemy import select
 
 from app import db
-from app.deployments import queries, rollout
+from app.deployments import events, queries, rollout
 from app.deployments.rollout import Decision, Strategy
 from app.flows.models import FlowVersion
+from app.jobs import enqueue
 from app.tunnel import bus
 from app.tunnel.bus import Command
 from config.settings import settings
@@ -29,6 +30,8 @@ MAX_ERROR = 2000
 
 Answer = Sequence[Any]
 """``[command_id, status, code, error, data]``, as the tunnel hands it over."""
+Understood = tuple[UUID, str, str | None, str | None]
+"""``(command_id, outcome, error, code)``."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ def tick(deployment: Any) -> Decision:
         queries.skip_newer(deployment.id, deployment.flow_id)
     state = queries.snapshot(deployment.id, deployment.status, deployment.strategy, deployment.acknowledged_failures)
     decision = rollout.decide(state)
+    events.note_progress(deployment.id, state, decision.reason)
     queries.save(deployment.id, deployment.status, decision)
     if decision.status != deployment.status:
         log.info("deployment", deployment_id=deployment.id, status=decision.status, reason=decision.reason)
@@ -144,19 +148,21 @@ def settle(org_id: UUID, answers: Iterable[Answer]) -> set[UUID]:
     if installed:
         queries.record(installed)
     touched = {row.deployment_id for row in changed}
-    if len(changed) < len(understood):
-        touched |= _late(org_id, [answer[0] for answer in understood.values()], len(understood) - len(changed))
-    return touched
+    settled = {row.command_id for row in changed}
+    late = [answer for answer in understood.values() if answer[0] not in settled]
+    return touched | _late(org_id, late) if late else touched
 
 
-def _late(org_id: UUID, command_ids: list[UUID], number: int) -> set[UUID]:
-    log.info("late or unknown answers", org_id=org_id, number=number)
-    return queries.release(command_ids)
+def _late(org_id: UUID, answers: list[Understood]) -> set[UUID]:
+    """Nobody waits for these any more: they change nothing, and a job of its own tells of them."""
+    log.info("late or unknown answers", org_id=org_id, number=len(answers))
+    told = [[str(command_id), *rest] for command_id, *rest in answers if rest[0] not in ("unknown", "not_sent")]
+    if told:
+        enqueue("rollouts.note_late", org_id, told)
+    return queries.release([answer[0] for answer in answers])
 
 
-def _understood(
-    command_id: str, status: str, code: str | None, error: str | None, data: Any
-) -> tuple[UUID, str, str | None, str | None]:
+def _understood(command_id: str, status: str, code: str | None, error: str | None, data: Any) -> Understood:
     meaning = rollout.outcome(status, code, data)
     words = (error or code or "the device answered with an error").replace("\0", "")[:MAX_ERROR]
     return UUID(command_id), meaning, words, code

@@ -1,8 +1,8 @@
 """What happened in a deployment, in order: rows that the database writes in the transaction of each change.
 
-Triggers (migration 0002) write ``status``, ``stage`` and ``execution`` events, whoever changes those, set-wise; ``progress``
-and ``late_answer`` come from here. Ids rise within a deployment in the order of the commits, because whoever changes a
-deployment holds its row; so a reader that has seen one id has seen all lower ones.
+Triggers (migration 0002) write ``status``, ``stage`` and ``execution`` events set-wise, whoever changes those;
+``progress`` and ``late_answer`` come from here. Ids rise within a deployment in the order of the commits, because whoever
+changes a deployment holds its row; so a reader that has seen one id has seen all lower ones.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ CHANNEL = "deployment_events"
 
 
 class DeploymentEvent(Tenant, Base):
-    """Something that happened. ``command_id``: of the command that an execution then waited for, until a late answer."""
+    """Something that happened. ``command_id``: what an execution waited for from then on, until a late answer."""
 
     __tablename__ = "deployment_events"
     __table_args__ = (
@@ -116,8 +116,10 @@ INSERT INTO deployment_events (org_id, deployment_id, kind, data)
 SELECT k.org_id, k.deployment_id, 'late_answer', jsonb_build_object(
     'execution_id', k.data->'execution_id', 'device_id', k.data->'device_id', 'device_name', k.data->'device_name',
     'kind', k.data->'kind', 'attempt', k.data->'attempt', 'state', x.state,
-    'answer', k.outcome, 'error', k.error, 'error_code', k.code)
+    'answer', k.outcome, 'error', CASE WHEN k.outcome IN ('rejected', 'failed', 'timeout', 'error') THEN k.error END,
+    'error_code', k.code)
 FROM asked k LEFT JOIN executions x ON x.id = CAST(k.data->>'execution_id' AS uuid)
+WHERE k.outcome IS DISTINCT FROM x.state
 RETURNING deployment_id, data
 """)
 
@@ -125,8 +127,8 @@ RETURNING deployment_id, data
 def note_late(answers: Sequence[Sequence[Any]]) -> None:
     """Write down answers ``[command_id, outcome, error, code]`` that came when nobody waited for them any more.
 
-    They have changed nothing; each command's first one becomes an event. In a transaction of its own: it locks the
-    deployments in order.
+    They have changed nothing; each command's first one becomes an event, unless it only repeats what was known. In a
+    transaction of its own: it locks the deployments in order.
     """
     ids, outcomes, errors, codes = (list(column) for column in zip(*answers, strict=True))
     db.session.execute(_LOCK_LATE, {"ids": ids})

@@ -230,7 +230,7 @@ WITH answers AS (
             CAST(:ids AS uuid[]), CAST(:outcomes AS text[]), CAST(:errors AS text[]), CAST(:codes AS text[]))
         AS a (command_id, outcome, error, code)
 ), verdicts AS (
-    SELECT e.id, a.outcome, a.error, a.code, {_BACKOFF} AS backoff,
+    SELECT e.id, a.command_id, a.outcome, a.error, a.code, {_BACKOFF} AS backoff,
         CASE
             WHEN a.outcome IN ('succeeded', 'already_installed', 'rejected', 'failed') THEN a.outcome
             WHEN a.outcome = 'unknown' THEN 'in_progress'
@@ -257,7 +257,7 @@ UPDATE executions e SET
     error_code = CASE WHEN v.outcome IN ('rejected', 'failed', 'timeout', 'error') THEN v.code END
 FROM verdicts v
 WHERE e.id = v.id
-RETURNING e.id, e.deployment_id, e.device_id, e.state
+RETURNING e.id, e.deployment_id, e.device_id, e.state, v.command_id
 """)
 _RELEASE = text("""
 UPDATE executions SET command_id = NULL, redeliver_at = NULL
