@@ -1,8 +1,8 @@
 """What happened in a deployment, in order: rows that the database writes in the transaction of each change.
 
 Triggers (migration 0002) write ``status``, ``stage`` and ``execution`` events set-wise, whoever changes those;
-``progress`` and ``late_answer`` come from here. Ids rise within a deployment in the order of the commits, because whoever
-changes a deployment holds its row; so a reader that has seen one id has seen all lower ones.
+``progress`` and ``late_answer`` come from here. Ids rise within a deployment in the order of the commits, because
+whoever changes a deployment holds its row; so a reader that has seen one id has seen all lower ones.
 """
 
 from collections.abc import Sequence

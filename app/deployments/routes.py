@@ -3,11 +3,13 @@
 from typing import Any
 from uuid import UUID
 
+from flask import Response, request, stream_with_context
 from flask.views import MethodView
 
 from app.api import Blueprint
 from app.auth.roles import Role
-from app.deployments import service
+from app.deployments import events, service, streams
+from app.deployments.event_schemas import EVENT_STREAM, EventHeaders, EventPage, EventQuery, EventRead
 from app.deployments.schemas import (
     DeploymentCreate,
     DeploymentQuery,
@@ -17,7 +19,7 @@ from app.deployments.schemas import (
     ExecutionQuery,
     ExecutionRead,
 )
-from app.organizations.access import current, requires
+from app.organizations.access import admit, authenticate, current, requires
 from app.pagination import Page, page_of
 
 blp = Blueprint("deployments", __name__, description="Deployments: a published version of a flow, brought to a fleet.")
@@ -108,3 +110,42 @@ class Executions(MethodView):
     def get(self, query: dict[str, Any], deployment_id: UUID) -> Page:
         """List each device's part in a deployment."""
         return service.executions(current.org, deployment_id, **query)
+
+
+@blp.route("/deployments/<uuid:deployment_id>/events")
+class Events(MethodView):
+    @requires(Role.VIEWER)
+    @blp.arguments(EventQuery, location="query")
+    @blp.arguments(EventHeaders, location="headers")
+    @blp.response(200, EventPage)
+    @blp.doc(responses=EVENT_STREAM)
+    def get(self, query: dict[str, Any], headers: dict[str, Any], deployment_id: UUID) -> Any:
+        """List what has happened in a deployment, or follow it as it happens.
+
+        With `Accept: text/event-stream` the answer is a stream of server-sent events that ends when the deployment is
+        over. It goes on after `Last-Event-ID` (or `after`); 204 says that nothing more will come.
+        """
+        if request.method == "HEAD" or not _wants_stream():
+            return events.page(current.org, deployment_id, **query)
+        return _stream(deployment_id, headers.get("last_event_id", query["after"]))
+
+
+def _wants_stream() -> bool:
+    return request.accept_mimetypes.best_match(("application/json", "text/event-stream")) == "text/event-stream"
+
+
+def _stream(deployment_id: UUID, after: int) -> Response:
+    over = events.finished(current.org, deployment_id)
+    if over and after and not events.since(current.org, deployment_id, after, 1):
+        return Response(status=204)  # browsers would come back for ever
+    leave = streams.enter(current.org)
+    frames = streams.stream(current.org, deployment_id, after, schema=EventRead(), still_allowed=_still_allowed)
+    answer = Response(stream_with_context(frames), mimetype="text/event-stream", headers=streams.HEADERS)
+    answer.call_on_close(leave)
+    return answer
+
+
+def _still_allowed() -> UUID:
+    """The organization that the caller of a stream may read now. Raises Unauthorized or Forbidden."""
+    admit(authenticate(), Role.VIEWER)
+    return current.org

@@ -87,6 +87,7 @@ POST /devices/provision
 GET /flows/{id}/versions
 GET /flows/{id}/versions/{id}
 GET /deployments/{id}/executions
+GET /deployments/{id}/events
 POST /deployments/{id}/cancel
 """
 
