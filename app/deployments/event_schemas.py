@@ -14,8 +14,8 @@ data: {"id": 42, "kind": "status", "data": {"status": "succeeded"}, "created_at"
 
 """
 EVENT_STREAM = {
-    "200": {"content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}}},
-    "204": {"description": "the stream is over, and everything of it has been seen"},
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}}},
+    204: {"description": "the stream is over, and everything of it has been seen"},
 }
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from flask import Response, request, stream_with_context
+from flask import Response, copy_current_request_context, request
 from flask.views import MethodView
 
 from app.api import Blueprint
@@ -139,8 +139,9 @@ def _stream(deployment_id: UUID, after: int) -> Response:
     if over and after and not events.since(current.org, deployment_id, after, 1):
         return Response(status=204)  # browsers would come back for ever
     leave = streams.enter(current.org)
-    frames = streams.stream(current.org, deployment_id, after, schema=EventRead(), still_allowed=_still_allowed)
-    answer = Response(stream_with_context(frames), mimetype="text/event-stream", headers=streams.HEADERS)
+    still_allowed = copy_current_request_context(_still_allowed)
+    frames = streams.stream(current.org, deployment_id, after, schema=EventRead(), still_allowed=still_allowed)
+    answer = Response(frames, mimetype="text/event-stream", headers=streams.HEADERS)
     answer.call_on_close(leave)
     return answer
 
