@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import select
 
 from app import db
-from app.deployments import events, queries, rollout
+from app.deployments import events, members, queries, rollout
 from app.deployments.rollout import Decision, Strategy
 from app.flows.models import FlowVersion
 from app.jobs import enqueue
@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 ANSWERS_TO = "rollouts.settle"
 MAX_ERROR = 2000
+MAX_STEPS = 50  # a start, and every stage twice, may follow each other at once
 
 Answer = Sequence[Any]
 """``[command_id, status, code, error, data]``, as the tunnel hands it over."""
@@ -57,10 +58,12 @@ def advance(org_id: UUID, deployment_id: UUID) -> list[Batch]:
     send_before = time.monotonic() + settings().redeliver_seconds
     decision = tick(deployment)
     strategy = Strategy.of(deployment.strategy)
-    kind = "rollback" if decision.status == "rolling_back" else "install"
     claimed: Sequence[Any] = ()
     if decision.dispatch:
-        claimed = queries.claim(deployment_id, deployment.flow_id, kind, decision.dispatch, strategy.timeout_seconds)
+        kind = "rollback" if decision.status == "rolling_back" else "install"
+        claimed = queries.claim(
+            deployment_id, deployment.flow_id, kind, decision.dispatch, decision.stage, strategy.timeout_seconds
+        )
     again = queries.redeliver(deployment_id, deployment.flow_id) if decision.redeliver else ()
     return [
         Batch(action, common, commands, strategy.timeout_seconds, fresh, send_before)
@@ -70,18 +73,65 @@ def advance(org_id: UUID, deployment_id: UUID) -> list[Batch]:
 
 
 def tick(deployment: Any) -> Decision:
-    """Write down what has become of a locked deployment, all but sending: timeouts, retries, its next status."""
-    if deployment.status not in ("created", "scheduled"):
-        queries.expire(deployment.id)
-    if deployment.status == "rolling_back":
+    """Write down what has become of a locked deployment, all but sending: timeouts, retries, stages, its next status.
+
+    A step that changes what the next one stands on (a start, a new stage, a rollback) is followed by that at once.
+    """
+    if deployment.started_at is not None:
+        _refresh_members(deployment)
+    before = deployment.status
+    decision = _step(deployment, before)
+    for _ in range(MAX_STEPS):
+        if not _carry_out(deployment, before, decision):
+            break
+        before = decision.status
+        decision = _step(deployment, before)
+    return decision
+
+
+def _refresh_members(deployment: Any) -> None:
+    if deployment.target.get("dynamic") and deployment.status in ("in_progress", "scheduled"):
+        members.join(deployment)
+    queries.expire(deployment.id)
+    members.give_up_taken(deployment.id)
+
+
+def _step(deployment: Any, before: str) -> Decision:
+    if before == "rolling_back":
         queries.skip_newer(deployment.id, deployment.flow_id)
-    state = queries.snapshot(deployment.id, deployment.status, deployment.strategy, deployment.acknowledged_failures)
+    state = queries.snapshot(deployment.id)
     decision = rollout.decide(state)
     events.note_progress(deployment.id, state, decision.reason)
-    queries.save(deployment.id, deployment.status, decision)
-    if decision.status != deployment.status:
+    queries.save(deployment.id, before, decision)
+    if decision.status != before:
         log.info("deployment", deployment_id=deployment.id, status=decision.status, reason=decision.reason)
     return decision
+
+
+def _carry_out(deployment: Any, before: str, decision: Decision) -> bool:
+    """Do what a decision asks for besides sending; whether there is another one to take now."""
+    if decision.begin:
+        begin(deployment)
+    elif decision.next_stage:
+        queries.next_stage(deployment.id)
+    elif decision.stage_succeeded:
+        queries.stage_succeeded(deployment.id)
+    elif decision.status == before:
+        return False
+    elif decision.status == "rolling_back":
+        queries.add_rollbacks(deployment.id)
+    elif decision.status == "failed":
+        queries.end_installs(deployment.id)
+    else:
+        return False
+    return True
+
+
+def begin(deployment: Any) -> bool:
+    """Start a locked deployment: its members freeze. False, and it is canceled, when there is none."""
+    found = members.freeze(deployment)
+    queries.begin(deployment.id, found)
+    return found
 
 
 def _commands(org_id: UUID, flow_id: UUID, rows: Sequence[Any]) -> Iterable[tuple[str, dict[str, Any], list[Command]]]:

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ForeignKeyConstraint, Index, UniqueConstraint, func, text
+from sqlalchemy import ForeignKeyConstraint, Index, UniqueConstraint, false, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base, Tenant
@@ -42,6 +42,13 @@ class Deployment(Tenant, Base):
     schedule_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    # Why it was aborted, rolled back or canceled by itself, in words.
+    cause: Mapped[str | None]
+    # The role that approves it; null: it needs no approval.
+    approval_role: Mapped[str | None]
+    approved_by: Mapped[str | None]
+    approved_at: Mapped[datetime | None]
+    start_when_approved: Mapped[bool] = mapped_column(server_default=false(), default=False)
     # When the reconciler looks at it next, whether or not a job was delivered; null: nothing can become due.
     next_check_at: Mapped[datetime | None]
 
@@ -55,6 +62,7 @@ class Stage(Tenant, Base):
     percent: Mapped[int]
     size: Mapped[int]
     status: Mapped[str] = mapped_column(server_default="pending", default="pending")
+    acknowledged_failures: Mapped[int] = mapped_column(server_default="0", default=0)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
@@ -105,6 +113,8 @@ class Execution(Tenant, Base):
     lease_until: Mapped[datetime | None]
     redeliver_at: Mapped[datetime | None]
     next_attempt_at: Mapped[datetime | None]
+    # Of the last command, which rates count; null again if no gateway took it.
+    sent_at: Mapped[datetime | None]
     version: Mapped[int | None]
     previous_version: Mapped[int | None]
     error: Mapped[str | None]

@@ -11,7 +11,9 @@ from uuid import UUID
 from sqlalchemy import text
 
 from app import db
-from app.deployments.rollout import EXECUTION_STATES, Decision, State, Strategy
+from app.deployments.rollout import ALL_STAGES, EXECUTION_STATES, FINAL, Decision, State, Strategy
+from app.deployments.state import StageState
+from app.deployments.strategy import standing
 from config.settings import settings
 
 NOT_SENT_PAUSE = 2  # seconds until a command that no gateway took is tried again
@@ -23,7 +25,8 @@ _MAY_RETRY = (
 _BACKOFF = "CAST(d.strategy->>'retry_backoff_seconds' AS float8) * 2 ^ (e.attempt - 1)"
 
 _LOCK = text("""
-SELECT id, flow_id, version, status, strategy, acknowledged_failures FROM deployments WHERE id = :deployment FOR UPDATE
+SELECT id, org_id, flow_id, version, status, strategy, target, started_at FROM deployments
+WHERE id = :deployment FOR UPDATE
 """)
 
 
@@ -68,8 +71,16 @@ def skip_newer(deployment_id: UUID, flow_id: UUID) -> None:
     db.session.execute(_SKIP_NEWER, {"deployment": deployment_id, "flow": flow_id})
 
 
+_STANDING = text("""
+SELECT d.status, d.strategy, d.acknowledged_failures, d.started_at, d.schedule_at, d.current_stage, d.cause,
+    coalesce(CAST(d.target->>'dynamic' AS boolean), false) AS dynamic, now() AS now,
+    coalesce(s.acknowledged_failures, 0) AS stage_acknowledged,
+    CASE WHEN s.status = 'succeeded' THEN s.finished_at END AS stage_succeeded_at
+FROM deployments d LEFT JOIN deployment_stages s ON s.deployment_id = d.id AND s.number = d.current_stage
+WHERE d.id = :deployment
+""")
 _SNAPSHOT = text(f"""
-SELECT e.state, count(*) AS number, count(c.device_id) AS online,
+SELECT e.state, sign(e.stage - :stage) AS stage, count(*) AS number, count(c.device_id) AS online,
     count(c.device_id) FILTER (WHERE e.next_attempt_at IS NULL OR e.next_attempt_at <= now()) AS ready,
     count(*) FILTER (WHERE e.state = 'in_progress' AND e.redeliver_at <= now()) AS overdue,
     extract(epoch FROM least(
@@ -78,31 +89,59 @@ SELECT e.state, count(*) AS number, count(c.device_id) AS online,
         min(e.next_attempt_at) FILTER (WHERE e.state = 'queued' AND e.next_attempt_at > now())
     ) - now()) AS due_in,
     min(e.device_name || ': ' || left(coalesce(e.error, e.state), 200))
-        FILTER (WHERE e.state IN ('failed', 'timed_out', 'rejected')) AS failure
+        FILTER (WHERE e.state IN ('failed', 'timed_out', 'rejected')) AS failure,
+    count(*) FILTER (WHERE e.attempt > 0) AS notified,
+    count(*) FILTER (WHERE e.sent_at > now() - interval '1 minute') AS sent_lately,
+    extract(epoch FROM min(e.sent_at) FILTER (WHERE e.sent_at > now() - interval '1 minute')
+        + interval '1 minute' - now()) AS frees_in
 FROM executions e
-LEFT JOIN connections c ON e.state = 'queued' AND c.device_id = e.device_id AND {_REACHABLE}
+LEFT JOIN connections c ON e.state = 'queued' AND e.stage <= :stage AND c.device_id = e.device_id AND {_REACHABLE}
 WHERE e.deployment_id = :deployment AND e.kind = :kind
-GROUP BY e.state
+GROUP BY e.state, sign(e.stage - :stage)
 """)
+ROLLING_BACK = ("rolling_back", "rolled_back", "rollback_failed")
 
 
-def snapshot(deployment_id: UUID, status: str, strategy: dict[str, Any], acknowledged: int) -> State:
-    """How the deployment stands, in one statement."""
-    kind = "rollback" if status in ("rolling_back", "rolled_back", "rollback_failed") else "install"
-    values = {"deployment": deployment_id, "kind": kind, "offline_after": settings().offline_after}
+def snapshot(deployment_id: UUID) -> State:
+    """How the deployment stands, in two statements. A rollback has no stages: all its executions are of one."""
+    row = db.session.execute(_STANDING, {"deployment": deployment_id}).one()
+    strategy, back = Strategy.of(row.strategy), row.status in ROLLING_BACK
+    values = {
+        "deployment": deployment_id,
+        "kind": "rollback" if back else "install",
+        "stage": ALL_STAGES if back else row.current_stage,
+        "offline_after": settings().offline_after,
+    }
     rows = db.session.execute(_SNAPSHOT, values).all()
-    failures = [row.failure for row in rows if row.failure]
+    here = {one.state: one.number for one in rows if one.stage == 0}
     return State(
-        status=status,
-        strategy=Strategy.of(strategy),
-        counts={row.state: row.number for row in rows},
-        acknowledged=acknowledged if kind == "install" else 0,
-        online=sum(row.online for row in rows),
-        ready=sum(row.ready for row in rows),
-        overdue=sum(row.overdue for row in rows),
-        due_in=min((float(row.due_in) for row in rows if row.due_in is not None), default=None),
-        failure=min(failures, default=None),
+        status=row.status,
+        strategy=strategy,
+        acknowledged=0 if back else row.acknowledged_failures,
+        now=row.now,
+        started=row.started_at is not None,
+        starts_at=row.schedule_at,
+        dynamic=row.dynamic,
+        stage=StageState(row.current_stage, here, row.stage_acknowledged, row.stage_succeeded_at),
+        window=standing(strategy.maintenance_windows, row.now),
+        cause=row.cause,
+        **_totals(rows),
     )
+
+
+def _totals(rows: Sequence[Any]) -> dict[str, Any]:
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row.state] = counts.get(row.state, 0) + row.number
+    summed = ("online", "ready", "overdue", "notified", "sent_lately")
+    return {
+        "counts": counts,
+        "reserved": sum(row.number for row in rows if row.state == "queued" and row.stage > 0),
+        "due_in": min((float(row.due_in) for row in rows if row.due_in is not None), default=None),
+        "frees_in": min((float(row.frees_in) for row in rows if row.frees_in is not None), default=None),
+        "failure": min((row.failure for row in rows if row.failure), default=None),
+        **{name: sum(getattr(row, name) for row in rows) for name in summed},
+    }
 
 
 _SAVE = text("""
@@ -110,14 +149,16 @@ UPDATE deployments SET
     updated_at = CASE WHEN (status, reason) IS DISTINCT FROM (:status, :reason) THEN now() ELSE updated_at END,
     finished_at = CASE WHEN :final THEN coalesce(finished_at, now()) END,
     next_check_at = now() + make_interval(secs => CAST(:check_in AS float8)),
-    status = :status, reason = :reason
+    status = :status, reason = :reason, cause = coalesce(:cause, cause)
 WHERE id = :deployment
 """)
-_SAVE_STAGES = text("""
-UPDATE deployment_stages SET status = :status, finished_at = now()
+_END_STAGES = text("""
+UPDATE deployment_stages SET
+    status = CASE status WHEN 'running' THEN :status ELSE 'skipped' END,
+    finished_at = CASE status WHEN 'running' THEN now() END
 WHERE deployment_id = :deployment AND status IN ('pending', 'running')
 """)
-_STAGE_ENDS = {"succeeded": "succeeded", "failed": "failed", "canceled": "skipped"}
+_STAGE_ENDS = {"succeeded": "succeeded", "failed": "failed", "canceled": "skipped", "rolling_back": "failed"}
 
 
 def save(deployment_id: UUID, before: str, decision: Decision) -> None:
@@ -127,7 +168,8 @@ def save(deployment_id: UUID, before: str, decision: Decision) -> None:
         "status": decision.status,
         "reason": decision.reason,
         "check_in": decision.check_in,
-        "final": decision.status not in ("created", "scheduled", "in_progress", "paused", "rolling_back"),
+        "cause": decision.cause,
+        "final": decision.status in FINAL,
     }
     db.session.execute(_SAVE, values)
     if decision.status != before and decision.status in _STAGE_ENDS:
@@ -135,8 +177,44 @@ def save(deployment_id: UUID, before: str, decision: Decision) -> None:
 
 
 def end_stages(deployment_id: UUID, status: str) -> None:
-    """Close the stages that are still open."""
-    db.session.execute(_SAVE_STAGES, {"deployment": deployment_id, "status": status})
+    """Close the stages that are still open: the running one becomes ``status``, those after it were skipped."""
+    db.session.execute(_END_STAGES, {"deployment": deployment_id, "status": status})
+
+
+_STAGE_SUCCEEDED = text("""
+UPDATE deployment_stages s SET status = 'succeeded', finished_at = now()
+FROM deployments d
+WHERE d.id = :deployment AND s.deployment_id = d.id AND s.number = d.current_stage AND s.status = 'running'
+""")
+_NEXT_STAGE = text("""
+WITH next AS (
+    UPDATE deployments SET current_stage = current_stage + 1 WHERE id = :deployment RETURNING id, current_stage
+)
+UPDATE deployment_stages s SET status = 'running', started_at = now()
+FROM next WHERE s.deployment_id = next.id AND s.number = next.current_stage
+""")
+
+
+_BEGIN = text("""
+UPDATE deployments SET
+    status = CASE WHEN :found THEN 'in_progress' ELSE 'canceled' END,
+    cause = CASE WHEN NOT :found THEN 'no device matched when it was to start' END
+WHERE id = :deployment
+""")
+
+
+def begin(deployment_id: UUID, found: bool) -> None:
+    """Its time has come: it runs, or it is over if no device has been found."""
+    db.session.execute(_BEGIN, {"deployment": deployment_id, "found": found})
+
+
+def stage_succeeded(deployment_id: UUID) -> None:
+    """The current stage has come up to its threshold; from now on it soaks."""
+    db.session.execute(_STAGE_SUCCEEDED, {"deployment": deployment_id})
+
+
+def next_stage(deployment_id: UUID) -> None:
+    db.session.execute(_NEXT_STAGE, {"deployment": deployment_id})
 
 
 _ONE_CLAIMER = text("SELECT pg_advisory_xact_lock(hashtextextended(current_setting('app.org_id'), 42))")
@@ -145,11 +223,12 @@ WITH due AS (
     SELECT e.id, route.gateway, now_there.version AS installed, now_there.content_hash
     FROM executions e
     JOIN LATERAL (
-        SELECT c.gateway FROM connections c WHERE c.device_id = e.device_id AND {_REACHABLE} OFFSET 0) route ON true
+        SELECT c.gateway FROM connections c JOIN devices v ON v.id = c.device_id AND v.disabled_at IS NULL
+        WHERE c.device_id = e.device_id AND {_REACHABLE} OFFSET 0) route ON true
     LEFT JOIN LATERAL (
         SELECT i.version, i.content_hash FROM installations i
         WHERE i.device_id = e.device_id AND i.flow_id = :flow AND i.replaced_at IS NULL OFFSET 0) now_there ON true
-    WHERE e.deployment_id = :deployment AND e.kind = :kind AND e.state = 'queued'
+    WHERE e.deployment_id = :deployment AND e.kind = :kind AND e.state = 'queued' AND e.stage <= :stage
       AND (e.next_attempt_at IS NULL OR e.next_attempt_at <= now())
       AND NOT EXISTS (
           SELECT FROM executions b
@@ -162,7 +241,7 @@ WITH due AS (
 )
 UPDATE executions e SET
     state = 'in_progress', attempt = e.attempt + 1, command_id = gen_random_uuid(), error = NULL, error_code = NULL,
-    started_at = coalesce(e.started_at, now()), next_attempt_at = NULL,
+    started_at = coalesce(e.started_at, now()), sent_at = now(), next_attempt_at = NULL,
     previous_version = CASE WHEN e.kind = 'install' AND e.attempt = 0 THEN due.installed ELSE e.previous_version END,
     lease_until = now() + make_interval(secs => :timeout), redeliver_at = now() + make_interval(secs => :redeliver)
 FROM due
@@ -171,8 +250,9 @@ RETURNING e.device_id, e.command_id, e.version, due.gateway, due.installed, due.
 """)
 
 
-def claim(deployment_id: UUID, flow_id: UUID, kind: str, number: int, timeout: float) -> Sequence[Any]:
-    """Take up to ``number`` queued executions whose devices can be reached and have nothing else in flight.
+def claim(deployment_id: UUID, flow_id: UUID, kind: str, number: int, stage: int, timeout: float) -> Sequence[Any]:
+    """Take up to ``number`` queued executions, of stages up to ``stage``, whose devices can be reached and have nothing
+    else in flight.
 
     Claims of one organization take turns, so that each sees what the others have in flight; the unique index would
     refuse a second command for a device anyhow. What a device ran before is noted at its first attempt.
@@ -185,6 +265,7 @@ def claim(deployment_id: UUID, flow_id: UUID, kind: str, number: int, timeout: f
         "flow": flow_id,
         "kind": kind,
         "number": number,
+        "stage": stage,
         "timeout": timeout,
         "redeliver": settings().redeliver_seconds,
         "offline_after": settings().offline_after,
@@ -234,7 +315,7 @@ WITH answers AS (
         CASE
             WHEN a.outcome IN ('succeeded', 'already_installed', 'rejected', 'failed') THEN a.outcome
             WHEN a.outcome = 'unknown' THEN 'in_progress'
-            WHEN a.outcome = 'not_sent' AND d.status = 'canceled' THEN 'canceled'
+            WHEN a.outcome = 'not_sent' AND d.status IN ('canceled', 'failed') THEN 'canceled'
             WHEN a.outcome = 'not_sent' OR {_MAY_RETRY} THEN 'queued'
             WHEN a.outcome = 'timeout' THEN 'timed_out'
             ELSE 'failed'
@@ -247,6 +328,7 @@ UPDATE executions e SET
     state = v.state,
     attempt = e.attempt - CAST(v.outcome = 'not_sent' AS int),
     started_at = CASE WHEN v.outcome <> 'not_sent' OR e.attempt > 1 THEN e.started_at END,
+    sent_at = CASE WHEN v.outcome <> 'not_sent' THEN e.sent_at END,
     finished_at = CASE WHEN v.state NOT IN ('queued', 'in_progress') THEN now() END,
     next_attempt_at = CASE WHEN v.state = 'queued'
         THEN now() + make_interval(secs => CASE v.outcome WHEN 'not_sent' THEN {NOT_SENT_PAUSE} ELSE v.backoff END) END,
@@ -260,9 +342,14 @@ WHERE e.id = v.id
 RETURNING e.id, e.deployment_id, e.device_id, e.state, v.command_id
 """)
 _RELEASE = text("""
-UPDATE executions SET command_id = NULL, redeliver_at = NULL
-WHERE command_id = ANY (CAST(:ids AS uuid[])) AND state = 'superseded'
-RETURNING deployment_id
+WITH released AS (
+    UPDATE executions SET command_id = NULL, redeliver_at = NULL
+    WHERE command_id = ANY (CAST(:ids AS uuid[])) AND state = 'superseded'
+    RETURNING deployment_id, device_id
+)
+SELECT deployment_id FROM released
+UNION
+SELECT e.deployment_id FROM released r JOIN executions e ON e.device_id = r.device_id AND e.state = 'queued'
 """)
 
 
@@ -279,7 +366,10 @@ def settle(answers: Iterable[tuple[UUID, str, str | None, str | None]]) -> Seque
 
 
 def release(command_ids: list[UUID]) -> set[UUID]:
-    """Devices have answered superseded commands: nothing is in flight there any more. The deployments concerned."""
+    """Devices have answered superseded commands: nothing is in flight there any more.
+
+    The deployments concerned: also those that waited for these devices.
+    """
     return set(db.session.scalars(_RELEASE, {"ids": command_ids}))
 
 
@@ -321,7 +411,7 @@ INSERT INTO executions (org_id, deployment_id, device_id, device_name, kind, sta
 SELECT org_id, deployment_id, device_id, device_name, 'rollback', stage, previous_version, version
 FROM executions
 WHERE deployment_id = :deployment AND kind = 'install' AND device_id IS NOT NULL AND attempt > 0
-  AND (state IN ('queued', 'in_progress', 'succeeded', 'already_installed', 'timed_out')
+  AND (state IN ('queued', 'in_progress', 'succeeded', 'already_installed', 'timed_out', 'superseded')
        OR state = 'failed' AND coalesce(error_code, '') NOT IN ('NOT_SUPPORTED_BY_DEVICE', 'UNKNOWN_ACTION'))
 ON CONFLICT DO NOTHING
 """)
@@ -337,7 +427,11 @@ WHERE deployment_id = :deployment AND kind = 'install'
 
 
 def add_rollbacks(deployment_id: UUID) -> None:
-    """An execution back to its own previous version for every device that was started; installing ends."""
+    """An execution back to its own previous version for every device that was started; installing ends.
+
+    Also for those that a newer deployment took over while they were under way: the command may have been carried out,
+    and unless the newer one has changed the device since (``skip_newer``), nobody else would undo it.
+    """
     db.session.execute(_ADD_ROLLBACKS, {"deployment": deployment_id})
     end_installs(deployment_id, also_running=True)
 

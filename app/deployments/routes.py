@@ -39,7 +39,7 @@ class Deployments(MethodView):
     @blp.response(201, DeploymentRead)
     @blp.errors(404, 409)
     def post(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Create a deployment, and start it if asked to.
+        """Create a deployment, and start it if asked to: at once, at its time, or as soon as it is approved.
 
         409 for a flow that has never been published.
         """
@@ -67,6 +67,19 @@ class DeploymentStarted(MethodView):
         Resuming after too many failures wants `acknowledge_failures`.
         """
         return service.start(current.org, deployment_id, **data)
+
+
+@blp.route("/deployments/<uuid:deployment_id>/approve")
+class DeploymentApproved(MethodView):
+    @requires(Role.OPERATOR)
+    @blp.response(200, DeploymentRead)
+    @blp.errors(409)
+    def post(self, deployment_id: UUID) -> dict[str, Any]:
+        """Approve a deployment, which then goes on as it was asked to: waits, is scheduled, or starts.
+
+        403 for a lesser role than it wants, and for its creator unless an owner. Not approving it is canceling it.
+        """
+        return service.approve(current.org, current.actor, current.role, deployment_id)
 
 
 @blp.route("/deployments/<uuid:deployment_id>/pause")

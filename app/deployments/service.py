@@ -1,15 +1,17 @@
 """Deployments as users act on them: each action is one transition, repeated ones change nothing."""
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, any_, func, insert, literal, select, true
+from sqlalchemy import func, select
 
 from app import db
-from app.deployments import engine, queries, rollout
-from app.deployments.models import Deployment, Execution, Installation, Stage
-from app.devices.models import Device
-from app.errors import Conflict, InvalidState, NotFound, ValidationFailed
+from app.auth.roles import Role
+from app.deployments import engine, members, queries, rollout
+from app.deployments.models import Deployment, Execution, Stage
+from app.deployments.state import count
+from app.errors import Conflict, Forbidden, InvalidState, NotFound, ValidationFailed
 from app.flows.models import Flow, FlowVersion
 from app.jobs import enqueue
 from app.pagination import Page, paginate
@@ -45,8 +47,11 @@ def create(
     version: int | None = None,
     name: str | None = None,
     start: bool = False,
+    schedule_at: datetime | None = None,
+    approval: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A new deployment of a published version; ``start`` starts it at once.
+    """A new deployment of a published version; ``start`` starts it at once, ``schedule_at`` then; with ``approval``
+    neither before somebody has approved it.
 
     Raises NotFound (no such flow), Conflict (never published), ValidationFailed (no such version, no such device).
     """
@@ -58,17 +63,61 @@ def create(
         name=name or f"{flow_name} v{number}",
         target=_plain(target),
         strategy=strategy,
-        reason=rollout.describe(rollout.State("created")),
+        schedule_at=schedule_at,
+        approval_role=approval["role"] if approval else None,
+        start_when_approved=start,
         created_by=actor,
     )
     db.session.add(deployment)
     db.session.flush()
-    size = _count_targets(org_id, target)
-    db.session.add(Stage(org_id=org_id, deployment_id=deployment.id, number=0, percent=100, size=size))
-    db.session.flush()
-    if start:
-        _start(deployment)
+    _add_stages(deployment, members.count(org_id, target))
+    if approval:
+        _become(deployment, "waiting_for_approval")
+    else:
+        _release(deployment)
     return _detail(deployment)
+
+
+def _add_stages(deployment: Deployment, devices: int) -> None:
+    """As large as they would be if it started now; that is settled at the start."""
+    percents = rollout.Strategy.of(deployment.strategy).stages
+    for number, size in enumerate(members.stage_sizes(percents, devices)):
+        stage = Stage(number=number, percent=percents[number], size=size)
+        stage.org_id, stage.deployment_id = deployment.org_id, deployment.id
+        db.session.add(stage)
+    db.session.flush()
+
+
+def _release(deployment: Deployment) -> None:
+    """Nothing more is needed of anybody: it starts, waits for its time, or for being started."""
+    if deployment.schedule_at is not None:
+        _become(deployment, "scheduled")
+    elif deployment.start_when_approved:
+        _start(deployment)
+    else:
+        _become(deployment, "created")
+
+
+def approve(org_id: UUID, actor: str, role: Role, deployment_id: UUID) -> dict[str, Any]:
+    """Approve a deployment, which then goes on as it was asked to; one that is approved stays as it is.
+
+    Raises NotFound, InvalidState, or Forbidden: for a lesser role than it wants, or for its creator, unless an owner.
+    """
+    deployment = _lock(org_id, deployment_id)
+    if deployment.approved_at is None:
+        _want(deployment, "approve")
+        _refuse_approver(deployment, actor, role)
+        deployment.approved_by, deployment.approved_at = actor, db.session.scalar(select(func.now()))
+        _release(deployment)
+    return _detail(deployment)
+
+
+def _refuse_approver(deployment: Deployment, actor: str, role: Role) -> None:
+    wanted = Role(deployment.approval_role or Role.OPERATOR)
+    if not role.includes(wanted):
+        raise Forbidden(f"approving this deployment needs the role {wanted}; yours is {role}")
+    if actor == deployment.created_by and role is not Role.OWNER:
+        raise Forbidden("somebody else must approve what you have created")
 
 
 def get(org_id: UUID, deployment_id: UUID) -> dict[str, Any]:
@@ -124,13 +173,20 @@ def start(org_id: UUID, deployment_id: UUID, *, acknowledge_failures: bool = Fal
     is left to start with.
     """
     deployment = _lock(org_id, deployment_id)
-    if deployment.status != "in_progress":
+    if not _goes_on(deployment):
         _want(deployment, "start")
         if deployment.status == "paused":
             _resume(deployment, acknowledge_failures)
         else:
             _start(deployment)
     return _detail(deployment)
+
+
+def _goes_on(deployment: Deployment) -> bool:
+    """Whether it is started and not paused; it may be waiting for its maintenance window."""
+    return deployment.status == "in_progress" or (
+        deployment.status == "scheduled" and deployment.started_at is not None
+    )
 
 
 def pause(org_id: UUID, deployment_id: UUID) -> dict[str, Any]:
@@ -190,7 +246,7 @@ def _lock(org_id: UUID, deployment_id: UUID) -> Deployment:
 
 
 def _want(deployment: Deployment, action: str) -> None:
-    allowed = rollout.ALLOWED[deployment.status]
+    allowed = _allowed(deployment)
     if action not in allowed:
         raise InvalidState(
             f"{action} is not possible: the deployment is {deployment.status.replace('_', ' ')}",
@@ -219,99 +275,65 @@ def _plain(target: dict[str, Any]) -> dict[str, Any]:
     return target
 
 
-def _matching(org_id: UUID, target: dict[str, Any]) -> ColumnElement[bool]:
-    wanted: ColumnElement[bool] = true()
-    if "device_ids" in target:
-        wanted = Device.id == any_(literal([UUID(str(one)) for one in target["device_ids"]]))
-    elif "tags" in target:
-        wanted = Device.tags.overlap(target["tags"])
-    return and_(Device.org_id == org_id, Device.disabled_at.is_(None), wanted)
-
-
-def _count_targets(org_id: UUID, target: dict[str, Any]) -> int:
-    """How many devices match now. Raises ValidationFailed when none does, or when one that is named does not exist."""
-    if "device_ids" in target:
-        _refuse_unknown(org_id, target["device_ids"])
-    number = db.session.scalar(select(func.count()).select_from(Device).where(_matching(org_id, target))) or 0
-    if not number:
-        raise ValidationFailed(details={"target": ["No device matches."]})
-    return number
-
-
-def _refuse_unknown(org_id: UUID, device_ids: list[UUID]) -> None:
-    query = select(Device.id).where(Device.org_id == org_id, Device.id == any_(literal(device_ids)))
-    unknown = sorted(str(one) for one in set(device_ids) - set(db.session.scalars(query)))
-    if unknown:
-        more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
-        raise ValidationFailed(
-            details={"target.device_ids": [f"There is no such device: {', '.join(unknown[:NAMED])}{more}."]}
-        )
-
-
 def _start(deployment: Deployment) -> None:
-    size = _freeze(deployment)
-    if not size:
+    if not engine.begin(deployment):
         raise Conflict("no device matches the target any more")
-    stage = db.session.get_one(Stage, (deployment.id, 0))
-    stage.size, stage.status = size, "running"
-    stage.started_at = deployment.started_at = db.session.scalar(select(func.now()))
-    _become(deployment, "in_progress")
-
-
-def _freeze(deployment: Deployment) -> int:
-    """One execution for each device that matches now; how many."""
-    previous = (
-        select(Installation.version)
-        .where(
-            Installation.device_id == Device.id,
-            Installation.flow_id == deployment.flow_id,
-            Installation.replaced_at.is_(None),
-        )
-        .scalar_subquery()
-    )
-    members = select(
-        Device.org_id, literal(deployment.id), Device.id, Device.name, literal(deployment.version), previous
-    ).where(_matching(deployment.org_id, deployment.target))
-    columns = ["org_id", "deployment_id", "device_id", "device_name", "version", "previous_version"]
-    # Without the Python-side defaults: they would give every row the same id.
-    freeze = insert(Execution).from_select(columns, members, include_defaults=False)
-    inserted = db.session.execute(freeze, execution_options={"preserve_rowcount": True})
-    return inserted.rowcount  # type: ignore[attr-defined, no-any-return]
+    db.session.refresh(deployment)
+    _look(deployment)
 
 
 def _resume(deployment: Deployment, acknowledge_failures: bool) -> None:
-    state = _state(deployment)
-    if rollout.tripped(state):
+    state = queries.snapshot(deployment.id)
+    if rollout.why_stopped(state):
         if not acknowledge_failures:
             raise InvalidState(
                 f'{rollout.describe(state)}; send {{"acknowledge_failures": true}} to go on',
                 current_state=deployment.status,
-                allowed_actions=list(rollout.ALLOWED[deployment.status]),
+                allowed_actions=list(_allowed(deployment)),
             )
         deployment.acknowledged_failures = state.failed
+        stage = db.session.get_one(Stage, (deployment.id, deployment.current_stage))
+        stage.acknowledged_failures = count(state.stage.counts, *rollout.FAILED)
     _become(deployment, "in_progress")
 
 
 def _become(deployment: Deployment, status: str) -> None:
-    """Take a status and look at once what follows from it; a worker goes on after the commit."""
+    """Take a status and look at once what follows from it."""
     deployment.status = status
     db.session.flush()
+    _look(deployment)
+
+
+def _look(deployment: Deployment) -> None:
+    """What follows from how a deployment stands now; a worker goes on after the commit."""
     engine.tick(deployment)
     db.session.refresh(deployment)
     if deployment.next_check_at is not None:
         enqueue("rollouts.advance", deployment.org_id, deployment.id)
 
 
-def _state(deployment: Deployment) -> rollout.State:
-    return queries.snapshot(deployment.id, deployment.status, deployment.strategy, deployment.acknowledged_failures)
+def _allowed(deployment: Deployment) -> tuple[str, ...]:
+    return rollout.allowed(deployment.status, started=deployment.started_at is not None)
 
 
 def _summary(deployment: Deployment, progress: dict[tuple[UUID, str], dict[str, int]]) -> dict[str, Any]:
     columns = {column.key: getattr(deployment, column.key) for column in Deployment.__mapper__.columns}
     return {
         **columns,
-        "allowed_actions": rollout.ALLOWED[deployment.status],
+        "allowed_actions": _allowed(deployment),
+        "approval": _approval(deployment),
         "progress": progress.get((deployment.id, "install"), queries.no_progress()),
+    }
+
+
+def _approval(deployment: Deployment) -> dict[str, Any] | None:
+    if deployment.approval_role is None:
+        return None
+    return {
+        "required": True,
+        "role": deployment.approval_role,
+        "approved_by": deployment.approved_by,
+        "approved_at": deployment.approved_at,
     }
 
 
@@ -320,8 +342,9 @@ def _detail(deployment: Deployment) -> dict[str, Any]:
     progress = queries.progress([deployment.id])
     detail = _summary(deployment, progress)
     if deployment.status in ("in_progress", "rolling_back"):
-        detail["reason"] = rollout.describe(_state(deployment))
+        detail["reason"] = rollout.describe(queries.snapshot(deployment.id))
     stages = select(Stage).where(Stage.org_id == deployment.org_id, Stage.deployment_id == deployment.id)
+    stages = stages.execution_options(populate_existing=True)
     return {
         **detail,
         "rollback_progress": progress.get((deployment.id, "rollback")),

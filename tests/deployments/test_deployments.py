@@ -15,7 +15,9 @@ def test_a_deployment_is_created_with_its_defaults(api: Any, org: UUID) -> None:
     assert (made["name"], made["status"], made["version"]) == ("Watch v1", "created", 1)
     assert (made["reason"], made["allowed_actions"]) == ("created: not started", ["start", "cancel"])
     assert made["strategy"] == {
-        "max_in_flight": 50, "timeout_seconds": 300, "retries": 2, "retry_backoff_seconds": 60,
+        "stages": [100], "success_threshold": 100, "soak_seconds": 0, "max_per_minute": None, "exponential_rate": None,
+        "maintenance_windows": [], "max_in_flight": 50, "timeout_seconds": 300,
+        "retries": 2, "retry_backoff_seconds": 60,
         "failure_threshold": 10, "min_executed": 1, "on_failure": "pause",
     }  # fmt: skip
     assert made["target"] == {"all": True}
@@ -70,7 +72,8 @@ def test_unknown_devices_are_named(api: Any, org: UUID) -> None:
     ("field", "value"),
     [
         ("max_in_flight", 0), ("max_in_flight", 10_001), ("timeout_seconds", 4), ("retries", 11), ("retries", "2"),
-        ("failure_threshold", 101), ("min_executed", 0), ("on_failure", "abort"), ("stages", [5, 100]),
+        ("failure_threshold", 101), ("min_executed", 0), ("on_failure", "panic"), ("stages", [5, 50]),
+        ("stages", [5, 5, 100]), ("success_threshold", 0), ("soak_seconds", -1), ("max_per_minute", 0),
     ],
 )  # fmt: skip
 def test_impossible_strategies(api: Any, org: UUID, field: str, value: Any) -> None:

@@ -304,7 +304,7 @@ def test_already_installed_counts_as_success(api: Any, org: UUID) -> None:
 
 def test_one_changing_command_per_device_over_all_deployments(api: Any, org: UUID) -> None:
     fleet = Fleet(api, org, 1)
-    first, second = fleet.deploy(), fleet.deploy()
+    first, second = fleet.deploy(), Fleet(api, org).deploy()
     commands = fleet.step(first)
     assert fleet.step(second) == []
     with pytest.raises(IntegrityError) as refused:

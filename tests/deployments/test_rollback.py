@@ -39,12 +39,13 @@ def test_each_device_returns_to_its_own_previous_version(api: Any, org: UUID) ->
 
 def test_the_previous_version_is_that_of_the_moment_of_installing(api: Any, org: UUID) -> None:
     fleet = Fleet(api, org, 1)
+    commands = fleet.step(fleet.deploy())
     fleet.publish()
-    waiting = fleet.deploy(version=1)
-    fleet.publish()
-    fleet.finish(fleet.deploy(version=2))
+    waiting = fleet.deploy()
+    assert fleet.executions(waiting)[0].previous_version is None
+    fleet.answer(commands)
     fleet.finish(waiting)
-    assert fleet.executions(waiting)[0].previous_version == 2
+    assert fleet.executions(waiting)[0].previous_version == 1
 
 
 def test_in_the_middle_queued_ones_are_canceled_and_running_ones_superseded(api: Any, org: UUID) -> None:

@@ -1,14 +1,10 @@
-"""What a deployment does next, without a database: tables, and a fleet that behaves as it likes."""
+"""What a deployment does next, without a database: tables. The property-based machine is beside this."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from app.deployments.rollout import ALLOWED, FINAL, Decision, State, Strategy, decide, outcome, tripped
+from app.deployments.rollout import State, Strategy, decide, outcome
 
 
 def running(counts: dict[str, int], **fields: Any) -> State:
@@ -108,104 +104,3 @@ def test_next_look(state: State, check_in: float | None) -> None:
 )
 def test_what_an_answer_means(answer: tuple[str, str | None, Any], meaning: str) -> None:
     assert outcome(*answer) == meaning
-
-
-class Fleet(RuleBasedStateMachine):
-    """Devices that answer, fail, come and go in any order; a tick after each."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.state = State("in_progress")
-        self.last = Decision("in_progress", "")
-
-    @initialize(
-        size=st.integers(1, 12), slots=st.integers(1, 5), threshold=st.integers(0, 100), executed=st.integers(1, 5)
-    )
-    def begin(self, size: int, slots: int, threshold: int, executed: int) -> None:
-        strategy = Strategy(max_in_flight=slots, failure_threshold=threshold, min_executed=executed)
-        self.state = running({"queued": size}, strategy=strategy, online=size, ready=size)
-        self.tick()
-
-    def tick(self) -> None:
-        was = self.state.status
-        self.last = decide(self.state)
-        if was == "paused" or self.last.status != "in_progress":
-            assert self.last.dispatch == 0
-        self.state = replace(self.state, status=self.last.status)
-        if self.last.dispatch:
-            self.move("queued", "in_progress", self.last.dispatch)
-            online = self.state.online - self.last.dispatch
-            self.state = replace(self.state, online=online, ready=self.state.ready - self.last.dispatch)
-
-    def move(self, old: str, new: str, number: int = 1) -> None:
-        counts = {**self.state.counts}
-        counts[old] -= number
-        counts[new] = counts.get(new, 0) + number
-        self.state = replace(self.state, counts=counts)
-
-    @rule()
-    def look_again(self) -> None:
-        """A tick without any news changes nothing."""
-        was = self.state
-        self.tick()
-        assert self.state == was
-
-    @precondition(lambda self: self.state.in_progress)
-    @rule(how=st.sampled_from(["succeeded", "already_installed", "failed", "timed_out", "rejected", "removed"]))
-    def answer(self, how: str) -> None:
-        self.move("in_progress", how)
-        self.tick()
-
-    @precondition(lambda self: self.state.in_progress)
-    @rule()
-    def retry(self) -> None:
-        self.move("in_progress", "queued")
-        self.state = replace(self.state, online=self.state.online + 1)
-        self.tick()
-
-    @precondition(lambda self: self.state.online > self.state.ready)
-    @rule()
-    def retry_is_due(self) -> None:
-        self.state = replace(self.state, ready=self.state.ready + 1)
-        self.tick()
-
-    @precondition(lambda self: self.state.offline)
-    @rule()
-    def connect(self) -> None:
-        self.state = replace(self.state, online=self.state.online + 1, ready=self.state.ready + 1)
-        self.tick()
-
-    @precondition(lambda self: self.state.ready)
-    @rule()
-    def disconnect(self) -> None:
-        self.state = replace(self.state, online=self.state.online - 1, ready=self.state.ready - 1)
-        self.tick()
-
-    @precondition(lambda self: self.state.status == "paused")
-    @rule()
-    def resume(self) -> None:
-        acknowledged = self.state.failed if tripped(self.state) else self.state.acknowledged
-        self.state = replace(self.state, status="in_progress", acknowledged=acknowledged)
-        self.tick()
-
-    @invariant()
-    def never_more_than_the_slots(self) -> None:
-        assert self.state.in_progress <= self.state.strategy.max_in_flight
-
-    @invariant()
-    def over_exactly_when_nothing_is_open(self) -> None:
-        assert (self.state.status in FINAL) == (self.state.open == 0 and bool(self.state.counts))
-
-    @invariant()
-    def looked_at_again_while_it_can_go_on(self) -> None:
-        waits = self.state.status == "in_progress" or (self.state.status == "paused" and self.state.in_progress)
-        assert (self.last.check_in is not None) == bool(waits and self.state.counts)
-
-    @invariant()
-    def always_said_in_words(self) -> None:
-        assert self.state.status in ALLOWED
-        assert self.last.reason or not self.state.counts
-
-
-TestFleet = Fleet.TestCase
-TestFleet.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)

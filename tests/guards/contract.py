@@ -89,6 +89,7 @@ GET /flows/{id}/versions/{id}
 GET /deployments/{id}/executions
 GET /deployments/{id}/events
 POST /deployments/{id}/cancel
+POST /deployments/{id}/approve
 """
 
 # No credentials are asked of these: sign-in itself, a code or signature in the body, and what holds no data.
