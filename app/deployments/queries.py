@@ -20,7 +20,8 @@ NOT_SENT_PAUSE = 2  # seconds until a command that no gateway took is tried agai
 
 _REACHABLE = "c.disconnected_at IS NULL AND c.last_seen_at > now() - make_interval(secs => :offline_after)"
 _MAY_RETRY = (
-    "d.status IN ('in_progress', 'paused', 'rolling_back') AND e.attempt <= CAST(d.strategy->>'retries' AS int)"
+    "d.status IN ('in_progress', 'scheduled', 'paused', 'rolling_back') "
+    "AND e.attempt <= CAST(d.strategy->>'retries' AS int)"
 )
 _BACKOFF = "CAST(d.strategy->>'retry_backoff_seconds' AS float8) * 2 ^ (e.attempt - 1)"
 

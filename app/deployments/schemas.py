@@ -131,7 +131,7 @@ class WindowCreate(Schema):
 
 
 def _rising_to_100(stages: list[int]) -> None:
-    if stages != sorted(set(stages)) or stages[-1] != 100:
+    if stages != sorted(set(stages)) or stages[-1:] != [100]:
         raise ValidationError("Must rise from stage to stage, up to 100.")
 
 
