@@ -11,6 +11,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app import db, limits, rooms
 from app.api import PREFIX, Api, Json, error_response
+from app.deployments.watch import watcher
 from app.errors import AppError, ServiceUnavailable
 from app.health import blp as health
 from app.observability import configure_logging, observe_requests
@@ -56,6 +57,7 @@ def create_app() -> Flask:
     app.register_blueprint(health)
     _document(app)
     mount(app)
+    app.extensions["deployment_events"] = watcher
     return app
 
 

@@ -65,10 +65,7 @@ def post_worker_init(worker: Any) -> None:
 def _drain_at_end(worker: Any, hub: Any) -> None:
     while worker.alive:
         time.sleep(0.1)
-    # Not at the top: the application is loaded by the worker, after it has patched the standard library.
-    from app.deployments.watch import watcher  # noqa: PLC0415
-
-    watcher.close()
+    worker.wsgi.extensions["deployment_events"].close()  # its streams: else each would hold the process up
     hub.drain()
 
 
