@@ -23,12 +23,21 @@ NAMED = 10
 
 def matching(org_id: UUID, target: dict[str, Any]) -> ColumnElement[bool]:
     """The condition for a device to be meant by a target. Disabled ones never are."""
+    return and_(_named(org_id, target), Device.disabled_at.is_(None))
+
+
+def left_out(org_id: UUID, target: dict[str, Any]) -> ColumnElement[bool]:
+    """The condition for a device to be left out of a target because it is disabled."""
+    return and_(_named(org_id, target), Device.disabled_at.is_not(None))
+
+
+def _named(org_id: UUID, target: dict[str, Any]) -> ColumnElement[bool]:
     wanted: ColumnElement[bool] = true()
     if "device_ids" in target:
         wanted = Device.id == any_(literal([UUID(str(one)) for one in target["device_ids"]]))
     elif "tags" in target:
         wanted = Device.tags.overlap(target["tags"])
-    return and_(Device.org_id == org_id, Device.disabled_at.is_(None), wanted)
+    return and_(Device.org_id == org_id, wanted)
 
 
 def count(org_id: UUID, target: dict[str, Any]) -> int:

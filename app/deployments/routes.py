@@ -3,21 +3,20 @@
 from typing import Any
 from uuid import UUID
 
-from flask import Response, copy_current_request_context, request
+from flask import Response, copy_current_request_context, jsonify, request
 from flask.views import MethodView
 
-from app.api import Blueprint
+from app.api import Blueprint, example_of
 from app.auth.roles import Role
-from app.deployments import events, service, streams
+from app.deployments import events, listing, service, streams
 from app.deployments.event_schemas import EVENT_STREAM, EventHeaders, EventPage, EventQuery, EventRead
+from app.deployments.listing_schemas import DryRunQuery, DryRunRead, ExecutionCursorPage, ExecutionListQuery
 from app.deployments.schemas import (
     DeploymentCreate,
     DeploymentQuery,
     DeploymentRead,
     DeploymentStart,
     DeploymentSummaryRead,
-    ExecutionQuery,
-    ExecutionRead,
 )
 from app.organizations.access import admit, authenticate, current, requires
 from app.pagination import Page, page_of
@@ -36,13 +35,19 @@ class Deployments(MethodView):
 
     @requires(Role.OPERATOR)
     @blp.arguments(DeploymentCreate)
+    @blp.arguments(DryRunQuery, location="query")
     @blp.response(201, DeploymentRead)
+    @blp.alt_response(200, schema=DryRunRead, example=example_of(DryRunRead), description="a dry run")
     @blp.errors(404, 409)
-    def post(self, data: dict[str, Any]) -> dict[str, Any]:
+    def post(self, data: dict[str, Any], query: dict[str, Any]) -> Any:
         """Create a deployment, and start it if asked to: at once, at its time, or as soon as it is approved.
 
+        With `dry_run=true` nothing is stored; the answer is what a start at once would do.
         409 for a flow that has never been published.
         """
+        if query.pop("dry_run"):
+            asked = {name: data[name] for name in ("flow_id", "target", "version") if name in data}
+            return jsonify(DryRunRead().dump(service.dry_run(current.org, **asked, **query)))
         return service.create(current.org, current.actor, **data)
 
 
@@ -118,11 +123,11 @@ class DeploymentRolledBack(MethodView):
 @blp.route("/deployments/<uuid:deployment_id>/executions")
 class Executions(MethodView):
     @requires(Role.VIEWER)
-    @blp.arguments(ExecutionQuery, location="query")
-    @blp.response(200, page_of(ExecutionRead))
-    def get(self, query: dict[str, Any], deployment_id: UUID) -> Page:
+    @blp.arguments(ExecutionListQuery, location="query")
+    @blp.response(200, ExecutionCursorPage)
+    def get(self, query: dict[str, Any], deployment_id: UUID) -> Any:
         """List each device's part in a deployment."""
-        return service.executions(current.org, deployment_id, **query)
+        return listing.executions(current.org, deployment_id, **query)
 
 
 @blp.route("/deployments/<uuid:deployment_id>/events")

@@ -8,8 +8,8 @@ from sqlalchemy import func, select
 
 from app import db
 from app.auth.roles import Role
-from app.deployments import engine, members, queries, rollout
-from app.deployments.models import Deployment, Execution, Stage
+from app.deployments import engine, members, preview, queries, rollout
+from app.deployments.models import Deployment, Stage
 from app.deployments.state import count
 from app.errors import Conflict, Forbidden, InvalidState, NotFound, ValidationFailed
 from app.flows.models import Flow, FlowVersion
@@ -24,15 +24,6 @@ SORTABLE = {
     "started_at": Deployment.started_at,
     "finished_at": Deployment.finished_at,
     "id": Deployment.id,
-}
-SORTABLE_EXECUTIONS = {
-    "device_name": Execution.device_name,
-    "state": Execution.state,
-    "attempt": Execution.attempt,
-    "queued_at": Execution.queued_at,
-    "started_at": Execution.started_at,
-    "finished_at": Execution.finished_at,
-    "id": Execution.id,
 }
 NAMED = 10
 
@@ -120,6 +111,16 @@ def _refuse_approver(deployment: Deployment, actor: str, role: Role) -> None:
         raise Forbidden("somebody else must approve what you have created")
 
 
+def dry_run(
+    org_id: UUID, *, flow_id: UUID, target: dict[str, Any], limit: int, offset: int, version: int | None = None
+) -> dict[str, Any]:
+    """What ``create`` with a start at once would do; nothing is stored. Raises what ``create`` raises."""
+    _name, number = _published(org_id, flow_id, version)
+    members.count(org_id, target)
+    meant, disabled = members.matching(org_id, target), members.left_out(org_id, target)
+    return preview.preview(org_id, flow_id, number, meant=meant, disabled=disabled, limit=limit, offset=offset)
+
+
 def get(org_id: UUID, deployment_id: UUID) -> dict[str, Any]:
     """A deployment with its progress and stages. Raises NotFound."""
     return _detail(_one(org_id, deployment_id))
@@ -144,26 +145,6 @@ def list_deployments(
     progress = queries.progress([deployment.id for deployment in page.items])
     items = [_summary(deployment, progress) for deployment in page.items]
     return Page(items, page.total, page.limit, page.offset)
-
-
-def executions(
-    org_id: UUID,
-    deployment_id: UUID,
-    *,
-    limit: int,
-    offset: int,
-    sort: str | None = None,
-    state: str | None = None,
-    kind: str | None = None,
-    device_id: UUID | None = None,
-) -> Page:
-    """Each device's part. Raises NotFound, or ValidationFailed for a sort field that there is not."""
-    _one(org_id, deployment_id)
-    query = select(Execution).where(Execution.org_id == org_id, Execution.deployment_id == deployment_id)
-    for column, wanted in ((Execution.state, state), (Execution.kind, kind), (Execution.device_id, device_id)):
-        if wanted is not None:
-            query = query.where(column == wanted)  # type: ignore[arg-type]
-    return paginate(query, limit=limit, offset=offset, sort=sort, by=SORTABLE_EXECUTIONS, default="device_name")
 
 
 def start(org_id: UUID, deployment_id: UUID, *, acknowledge_failures: bool = False) -> dict[str, Any]:

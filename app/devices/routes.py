@@ -8,6 +8,8 @@ from flask.views import MethodView
 from app import limits
 from app.api import Blueprint
 from app.auth.roles import Role
+from app.deployments import listing
+from app.deployments.listing_schemas import LedgerQuery, LedgerRead
 from app.devices import provisioning, service, shadows
 from app.devices.schemas import (
     DeviceCreate,
@@ -24,6 +26,7 @@ from app.devices.schemas import (
 )
 from app.errors import NotFound, Unauthorized
 from app.organizations.access import current, public, requires
+from app.pagination import Page, page_of
 from config.settings import settings
 
 blp = Blueprint("devices", __name__, description="The fleet: register, provision and watch devices, keep their shadows")
@@ -113,6 +116,16 @@ class DeviceShadow(MethodView):
         """Merge into a device's shadow: users into desired, the device into reported."""
         _speaks_of_itself(device_id)
         return shadows.update(current.org, device_id, by_device=current.device_id is not None, **data)
+
+
+@blp.route("/devices/<uuid:device_id>/deployments")
+class Ledger(MethodView):
+    @requires(Role.VIEWER)
+    @blp.arguments(LedgerQuery, location="query")
+    @blp.response(200, page_of(LedgerRead))
+    def get(self, query: dict[str, Any], device_id: UUID) -> Page:
+        """List what has run on a device when, and by which deployment, newest first."""
+        return listing.of_device(current.org, device_id, **query)
 
 
 def _speaks_of_itself(device_id: UUID) -> None:

@@ -1,0 +1,127 @@
+"""What a deployment would do if it started now. Nothing is stored."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Subquery, Text, and_, case, cast, func, literal, select
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+from app import db
+from app.deployments.models import Deployment, Execution, Installation
+from app.devices import status
+from app.devices.models import Connection, Device, Shadow
+from app.flows.models import FlowVersion
+
+_OPEN = ("queued", "in_progress")
+
+
+def preview(
+    org_id: UUID,
+    flow_id: UUID,
+    version: int,
+    *,
+    meant: ColumnElement[bool],
+    disabled: ColumnElement[bool],
+    limit: int,
+    offset: int,
+) -> dict[str, Any]:
+    """``totals`` over all devices that are ``meant``, and a page of them by name. ``disabled``: those left out."""
+    found = _targets(org_id, flow_id, version, meant)
+    rows = db.session.execute(
+        select(found).order_by(found.c.device_name, found.c.device_id).limit(limit).offset(offset)
+    )
+    totals = dict(db.session.execute(_totals(found)).one()._mapping)
+    left_out = select(func.count()).select_from(Device).where(disabled)
+    return {
+        "dry_run": True,
+        "flow_id": flow_id,
+        "version": version,
+        "totals": {**totals, "left_out_disabled": db.session.scalar(left_out) or 0},
+        "items": [dict(row._mapping) for row in rows],
+        "total": totals["targets"],
+        "limit": limit,
+        "offset": offset,
+    }
+
+
+def _totals(found: Subquery) -> Any:
+    def number(condition: ColumnElement[bool]) -> ColumnElement[int]:
+        return func.count().filter(condition)
+
+    return select(
+        func.count().label("targets"),
+        number(~found.c.online).label("offline"),
+        number(found.c.already_installed).label("already_installed"),
+        number(found.c.from_version.is_not(None) & ~found.c.already_installed).label("version_changes"),
+        number(found.c.from_version.is_(None)).label("first_installations"),
+        number(found.c.busy_with.is_not(None)).label("busy"),
+        number(func.cardinality(found.c.missing_node_types) > 0).label("missing_node_types"),
+        number(found.c.missing_node_types.is_(None)).label("node_types_unknown"),
+    )
+
+
+def _targets(org_id: UUID, flow_id: UUID, version: int, meant: ColumnElement[bool]) -> Subquery:
+    installed = (
+        select(Installation.version)
+        .where(Installation.device_id == Device.id, Installation.flow_id == flow_id, Installation.replaced_at.is_(None))
+        .scalar_subquery()
+    )
+    return (
+        select(
+            Device.id.label("device_id"),
+            Device.name.label("device_name"),
+            func.coalesce(status.live(), False).label("online"),
+            installed.label("from_version"),
+            literal(version).label("to_version"),
+            func.coalesce(installed == version, False).label("already_installed"),
+            _busy_with().label("busy_with"),
+            _missing(_node_types(org_id, flow_id, version)).label("missing_node_types"),
+        )
+        .select_from(Device)
+        .outerjoin(Connection, and_(Connection.org_id == Device.org_id, Connection.device_id == Device.id))
+        .outerjoin(Shadow, and_(Shadow.org_id == Device.org_id, Shadow.device_id == Device.id))
+        .where(meant)
+        .subquery()
+    )
+
+
+def _busy_with() -> Any:
+    """The newest deployment that still has something to do on the device."""
+    return (
+        select(Deployment.id)
+        .join(Execution, Execution.deployment_id == Deployment.id)
+        .where(
+            Execution.device_id == Device.id,
+            Execution.state.in_(_OPEN),
+            Deployment.status.in_(("in_progress", "paused", "rolling_back", "scheduled")),
+        )
+        .order_by(Deployment.started_at.desc(), Deployment.id)
+        .limit(1)
+        .scalar_subquery()
+    )
+
+
+def _node_types(org_id: UUID, flow_id: UUID, version: int) -> list[str]:
+    query = select(FlowVersion.definition).where(
+        FlowVersion.org_id == org_id, FlowVersion.flow_id == flow_id, FlowVersion.number == version
+    )
+    definition = db.session.scalar(query) or {}
+    return sorted({str(node["type"]) for node in definition.get("nodes", [])})
+
+
+def _missing(needed: Sequence[str]) -> Any:
+    """Types that the device does not have, by the list that it reports in its shadow; null: it reports none.
+
+    The list's items are names, or objects with a ``type``, as ``get_node_types`` answers them.
+    """
+    reported = Shadow.reported["node_types"]
+    item = func.jsonb_array_elements(reported, type_=JSONB).column_valued("item")
+    name = case(
+        (func.jsonb_typeof(item) == "object", item.op("->>")("type")),
+        else_=item.op("#>>")(cast(literal("{}"), ARRAY(Text))),
+    )
+    wanted = func.unnest(cast(literal(list(needed)), ARRAY(Text))).column_valued("wanted")
+    known = select(name).where(name.is_not(None)).correlate(Shadow)
+    lacking = func.array(select(wanted).where(wanted.not_in(known)).order_by(wanted).scalar_subquery())
+    return case((func.jsonb_typeof(reported) == "array", lacking), else_=None)
