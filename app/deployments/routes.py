@@ -141,7 +141,8 @@ class Events(MethodView):
         """List what has happened in a deployment, or follow it as it happens.
 
         With `Accept: text/event-stream` the answer is a stream of server-sent events that ends when the deployment is
-        over. It goes on after `Last-Event-ID` (or `after`); 204 says that nothing more will come.
+        over, or with an event `refused` when the caller may not read it any more. It goes on after `Last-Event-ID` (or
+        `after`); 204 says that nothing more will come.
         """
         if request.method == "HEAD" or not _wants_stream():
             return events.page(current.org, deployment_id, **query)

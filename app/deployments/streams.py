@@ -75,7 +75,7 @@ def stream(
             try:
                 found, over = _read(org_id, deployment_id, after, check)
             except AppError as error:
-                yield _frame("error", error.body())
+                yield _frame("refused", error.body())  # "error" is what browsers call a lost connection
                 return
             except (DBAPIError, PoolTimeout) as error:
                 log.warning("events not read; trying again", error=str(error).splitlines()[0])

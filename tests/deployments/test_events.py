@@ -240,7 +240,7 @@ def test_a_stream_ends_when_its_key_is_taken_away(app: Any, api: Any, org: UUID,
     assert b"created" in _bytes(next(chunks)) + _bytes(next(chunks)), "asked again, and still welcome"
     fleet.sql("DELETE FROM api_keys")
     rest = b"".join(_bytes(chunk) for chunk in chunks)
-    assert rest.rsplit(b"event: ", 1)[1].startswith(b"error\ndata: ")
+    assert rest.rsplit(b"event: ", 1)[1].startswith(b"refused\ndata: ")
     assert b'"code":"UNAUTHORIZED"' in rest
     answer.close()
 

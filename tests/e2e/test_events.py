@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import signal
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,6 +13,7 @@ import psycopg
 import pytest
 
 from config.settings import settings
+from tests import make
 from tests.e2e.conftest import User, fleet, until
 from tests.platform import Platform
 
@@ -29,10 +32,17 @@ class Stream:
         self.most = most
         self.events: list[Any] = []
         self.times: list[float] = []
+        self.failure: Exception | None = None
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
 
     def _read(self) -> None:
+        try:
+            self._follow()
+        except httpx.HTTPError as error:
+            self.failure = error
+
+    def _follow(self) -> None:
         with httpx.stream("GET", self.path, headers=self.headers, timeout=40) as answer:
             assert answer.headers["Content-Type"].startswith("text/event-stream")
             for line in answer.iter_lines():
@@ -45,6 +55,7 @@ class Stream:
     def wait(self) -> None:
         self.thread.join(40)
         assert not self.thread.is_alive()
+        assert self.failure is None
 
 
 def test_a_rollout_is_followed_as_it_happens_and_resumed_elsewhere(user: User, platform: Platform) -> None:
@@ -113,3 +124,22 @@ def backends() -> int:
         query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         (number,) = connection.execute(query).fetchone() or (0,)
         return int(number)
+
+
+def test_a_web_process_that_ends_lets_its_streams_go(app: Any, tmp_path: Path) -> None:
+    """In order, so that browsers come back to another one, and at once, so that nobody has to kill it."""
+    org_id = make.organization()
+    with Platform(tmp_path, web=1, parts=()) as platform:
+        user = User(platform.url(), org_id)
+        make.device(org_id)
+        deployment_id = user.deploy(user.flow(), start=False)
+        stream = Stream(user, platform.url(), deployment_id)
+        until(lambda: stream.events)
+        user.http.close()  # an idle connection would hold the process up for as long as it is kept alive
+        begun = time.monotonic()
+        platform.kill("web0", signal.SIGTERM)
+        stream.thread.join(3)
+        assert not stream.thread.is_alive()
+        assert stream.failure is None, "the answer is whole"
+        platform.processes["web0"].wait(timeout=8)
+        assert time.monotonic() - begun < 5
