@@ -12,6 +12,9 @@ RULES = {
     "refresh_tokens": "expires_at < now() - interval '30 days'",
     "sessions": "least(expires_at, revoked_at) < now() - interval '30 days'",
     "invitations": "expires_at < now() - interval '30 days'",
+    # By their deployments, of which there are few: events have no index by time, and go together.
+    "deployment_events": "deployment_id IN ("
+    "SELECT id FROM deployments WHERE next_check_at IS NULL AND finished_at < now() - interval '90 days')",
     "scheduled_runs": "due_at < now() - interval '1 day'",
 }
 

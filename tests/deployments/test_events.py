@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
+from app import db, retention
 from app.deployments import streams
 from app.deployments.watch import watcher
 from config.settings import settings
@@ -165,6 +166,19 @@ def test_a_settled_late_answer_asks_for_its_event(api: Any, org: UUID, rollouts:
     (told,) = of_kind(listed(fleet, made), "late_answer")
     assert (told["answer"], told["error"], told["error_code"]) == ("error", "too little memory", "START_FAILED")
     assert fleet.read(made)["progress"]["timed_out"] == 1
+
+
+def test_events_are_forgotten_90_days_after_the_end(api: Any, org: UUID) -> None:
+    fleet = Fleet(api, org, 1)
+    old, running = fleet.finish(fleet.deploy()), fleet.deploy(start=False)
+    kept = listed(fleet, old)
+    for days, left in ((89, kept), (91, [])):
+        fleet.sql("UPDATE deployments SET finished_at = now() - make_interval(days => :days) WHERE id = :id",
+                  days=days, id=old["id"])  # fmt: skip
+        with db.transaction(system=True):
+            retention.clean()
+        assert listed(fleet, old) == left
+    assert listed(fleet, running)
 
 
 def test_a_stream_of_a_finished_deployment_tells_all_and_ends(api: Any, org: UUID) -> None:
