@@ -10,7 +10,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app import db, limits, rooms
-from app.api import PREFIX, Api, Json, error_response
+from app.api import PREFIX, Api, Json, describe_filter, error_response
 from app.errors import AppError, ServiceUnavailable
 from app.health import blp as health
 from app.observability import configure_logging, observe_requests
@@ -85,6 +85,7 @@ def _flask_config(config: Settings) -> dict[str, object]:
 
 def _document(app: Flask) -> None:
     api = Api(app)
+    api.ma_plugin.converter.add_parameter_attribute_function(describe_filter)
     schemes = api.spec.components
     schemes.security_scheme("bearer", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"})
     schemes.security_scheme("apiKey", {"type": "apiKey", "in": "header", "name": "X-API-Key"})
@@ -94,6 +95,7 @@ def _document(app: Flask) -> None:
     for blueprint in rooms.blueprints():
         api.register_blueprint(blueprint)
     app.add_url_rule(f"{PREFIX}/docs/assets/<path:name>", "docs-assets", _asset)
+    app.add_url_rule("/favicon.ico", "favicon", lambda: _asset("favicon-32x32.png"))
 
 
 def _asset(name: str) -> Response:
