@@ -6,6 +6,7 @@ Devices are not counted by address: a whole fleet may stand behind one, and a va
 
 import time
 from functools import cache
+from typing import Any
 
 import redis
 import structlog
@@ -16,6 +17,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
 from app.errors import RateLimited
+from app.redis import ONCE_MORE, REQUEST_TIMEOUT
 from config.settings import settings
 
 log = structlog.get_logger(__name__)
@@ -78,5 +80,5 @@ def refuse_limit(breached: RequestLimit) -> None:
     refuse(breached.limit, breached.reset_at)
 
 
-def storage_options() -> dict[str, float]:
-    return {"socket_timeout": 0.2, "socket_connect_timeout": 0.2}
+def storage_options() -> dict[str, Any]:
+    return {"socket_timeout": REQUEST_TIMEOUT, "socket_connect_timeout": REQUEST_TIMEOUT, "retry": ONCE_MORE}

@@ -124,6 +124,12 @@ class Settings:
         secret=True,
     )
     database_pool: int = _env("EDGEFLOW_DATABASE_POOL", _integer(1, 500), 20, "database connections of one process")
+    database_timeout: float = _env(
+        "EDGEFLOW_DATABASE_TIMEOUT",
+        _number(1, 600),
+        10.0,
+        "seconds that a request's statement may take, then 503 (workers: 60 s)",
+    )
     secret_key: str = _env(
         "EDGEFLOW_SECRET_KEY",
         _secret,

@@ -16,6 +16,8 @@ from config.settings import settings
 log = structlog.get_logger("worker")
 F = TypeVar("F", bound=Callable[..., None])
 
+STATEMENT_SECONDS = 60  # sweeps touch many rows at once
+
 JOBS = Counter("edgeflow_jobs_total", "Jobs carried out", ["job", "outcome"])
 
 
@@ -56,7 +58,7 @@ def boot() -> None:
     """Set up this process as a worker, before any actor is declared."""
     config = settings()
     configure_logging(config)
-    db.configure(config.database_url)
+    db.configure(config.database_url, STATEMENT_SECONDS)
     broker = jobs.broker()
     broker.add_middleware(Follow())
     broker.add_middleware(Alive())
