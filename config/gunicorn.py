@@ -59,7 +59,14 @@ def _raise_descriptor_limit(log: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """Start this process's gateway, and drain it when the process is told to end."""
     hub = worker.wsgi.extensions["tunnel"]()
-    threading.Thread(target=_drain_at_end, args=(worker, hub), name="tunnel-drain", daemon=True).start()
+    worker.drain = threading.Thread(target=_drain_at_end, args=(worker, hub), name="tunnel-drain", daemon=True)
+    worker.drain.start()
+
+
+def worker_exit(_server: Any, worker: Any) -> None:
+    """Its last socket may be closed before that is written down: without this, devices seem connected to nobody."""
+    if hasattr(worker, "drain"):
+        worker.drain.join(timeout=3)
 
 
 def _drain_at_end(worker: Any, hub: Any) -> None:

@@ -60,6 +60,7 @@ class Connection:
         self.sequence = threading.Lock()
         """Held by the v1 adapter while it sends several commands that belong together."""
         self.adapting: set[str] = set()
+        self.strange = 0
         self._lock = threading.Lock()
         self._pending: dict[str, Pending] = {}
         self._waiting: deque[Pending] = deque()

@@ -196,7 +196,7 @@ class TunnelSocket(Server):  # type: ignore[misc]
             self._pinged = None
 
     def _answer_close(self, event: CloseConnection) -> None:
-        self.close_reason, self.close_message = event.code, event.reason
+        self.close_reason, self.close_message = event.code, (event.reason or "").replace("\0", "")
         if self.closing_at is None:
             with contextlib.suppress(LocalProtocolError):  # both sides may close at once
                 self._post(event.response(), 0)

@@ -5,14 +5,19 @@ list, create or update, start; and after anything uncertain it is asked what run
 """
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
+import structlog
+
 from app.tunnel import protocol
 from app.tunnel.connection import Connection, Deliver
 from app.tunnel.protocol import Answer
+
+log = structlog.get_logger("tunnel")
 
 RUNNING = ("running", "started")
 
@@ -27,22 +32,38 @@ def adapted(connection: Connection, action: str) -> bool:
 def carry_out(
     connection: Connection, command_id: str, action: str, payload: dict[str, Any], timeout: float, deliver: Deliver
 ) -> None:
-    """Do what ``action`` means by the commands that a v1 agent has, in a thread of its own."""
+    """Do what ``action`` means by the commands that a v1 agent has, in a thread of its own; ``timeout`` is for all."""
     if action in _ONLY_V2:
         deliver(protocol.unsupported(f"the device's agent does not know {action}"))
         return
     if command_id in connection.adapting:
         return
     connection.adapting.add(command_id)
+    deadline = time.monotonic() + timeout
 
     def run() -> None:
         try:
-            with connection.sequence:
-                deliver(_SEQUENCES[action](connection, payload, _asker(connection, timeout)))
+            answer = _in_turn(connection, action, payload, deadline)
+        except Exception:
+            log.exception("v1 sequence failed", action=action, device_id=str(connection.device_id))
+            answer = Answer("error", error="the command failed in the cloud", code="INTERNAL_ERROR", outcome="unknown")
         finally:
             connection.adapting.discard(command_id)
+        deliver(answer)
 
     threading.Thread(target=run, name="tunnel-v1", daemon=True).start()
+
+
+def _in_turn(connection: Connection, action: str, payload: dict[str, Any], deadline: float) -> Answer:
+    """One sequence after the other; one whose caller has gone by the time it may begin is not begun."""
+    if not payload.get("flow_id") or (action == "deploy_flow" and not isinstance(payload.get("flow"), dict)):
+        return Answer("error", error=f"{action} lacks its flow", code="INVALID_FLOW", outcome="not_sent")
+    if not connection.sequence.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        return protocol.timed_out(sent=False)
+    try:
+        return _SEQUENCES[action](connection, payload, _asker(connection, deadline))
+    finally:
+        connection.sequence.release()
 
 
 def understood(answer: Answer) -> Answer:
@@ -59,8 +80,13 @@ def understood(answer: Answer) -> Answer:
     return answer
 
 
-def _asker(connection: Connection, timeout: float) -> Ask:
+def _asker(connection: Connection, deadline: float) -> Ask:
+    """What asks the device within what is left of the time; after it, answers that a command was not sent."""
+
     def ask(action: str, payload: dict[str, Any]) -> Answer:
+        timeout = deadline - time.monotonic()
+        if timeout <= 0:
+            return protocol.timed_out(sent=False)
         done, answers = threading.Event(), list[Answer]()
 
         def deliver(answer: Answer) -> None:
@@ -91,7 +117,7 @@ def _deploy(connection: Connection, payload: dict[str, Any], ask: Ask) -> Answer
     if isinstance(known, Answer):
         return known
     connection.unsettled = False
-    flow = {"id": flow_id, **payload["flow"]}
+    flow = {**payload["flow"], "id": flow_id}
     if flow_id in known:
         stored = ask("update_flow", {"flow_id": flow_id, "flow": flow})
     else:
