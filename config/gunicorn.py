@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from config.settings import load
+from config.launch.json_logger import JsonLogger
+from config.settings import settings_or_exit
 
-_settings = load(os.environ)
+_settings = settings_or_exit()
 _spare_descriptors = 2_048  # database, Redis, log and listening sockets of one process
 
 bind = f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"
@@ -28,6 +29,8 @@ keepalive = 5  # an idle connection holds up a stopping worker for as long
 accesslog = None  # the application logs its requests itself, with their ids
 errorlog = "-"
 loglevel = _settings.log_level.lower()
+if _settings.logs_json:
+    logger_class = JsonLogger
 # Its default lies in the user's home folder, where two platforms would share it.
 control_socket_disable = True
 

@@ -11,7 +11,7 @@ from prometheus_client import Counter
 from app import db, jobs
 from app.observability import configure_logging
 from app.processes import Heartbeat
-from config.settings import settings
+from config.settings import settings_or_exit
 
 log = structlog.get_logger("worker")
 F = TypeVar("F", bound=Callable[..., None])
@@ -56,7 +56,7 @@ class Alive(Middleware):
 
 def boot() -> None:
     """Set up this process as a worker, before any actor is declared."""
-    config = settings()
+    config = settings_or_exit()
     configure_logging(config)
     db.configure(config.database_url, STATEMENT_SECONDS)
     broker = jobs.broker()
