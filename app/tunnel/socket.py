@@ -180,6 +180,8 @@ class TunnelSocket(Server):  # type: ignore[misc]
 
     def _answer_ping(self, event: Ping) -> None:
         """Only the newest ping that still waits is answered (RFC 6455, 5.5.3), so a flood of them piles nothing up."""
+        if self._writer is None:
+            return  # its first frame comes first, and then ours
         queued, self._pong = self._pong, event.response()
         if queued is None:
             with contextlib.suppress(Closed):  # a ping that crossed our close frame needs no answer

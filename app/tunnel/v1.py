@@ -60,10 +60,13 @@ def _in_turn(connection: Connection, action: str, payload: dict[str, Any], deadl
         return Answer("error", error=f"{action} lacks its flow", code="INVALID_FLOW", outcome="not_sent")
     if not connection.sequence.acquire(timeout=max(0.0, deadline - time.monotonic())):
         return protocol.timed_out(sent=False)
+    ask = _Asker(connection, deadline)
     try:
-        return _SEQUENCES[action](connection, payload, _asker(connection, deadline))
+        answer = _SEQUENCES[action](connection, payload, ask)
     finally:
         connection.sequence.release()
+    # Its last command was not sent, but one before it was.
+    return replace(answer, outcome="unknown") if ask.changed and answer.outcome == "not_sent" else answer
 
 
 def understood(answer: Answer) -> Answer:
@@ -80,11 +83,15 @@ def understood(answer: Answer) -> Answer:
     return answer
 
 
-def _asker(connection: Connection, deadline: float) -> Ask:
-    """What asks the device within what is left of the time; after it, answers that a command was not sent."""
+class _Asker:
+    """Asks the device within what is left of the time, and knows whether that has changed anything."""
 
-    def ask(action: str, payload: dict[str, Any]) -> Answer:
-        timeout = deadline - time.monotonic()
+    def __init__(self, connection: Connection, deadline: float) -> None:
+        self._connection, self._deadline = connection, deadline
+        self.changed = False
+
+    def __call__(self, action: str, payload: dict[str, Any]) -> Answer:
+        timeout = self._deadline - time.monotonic()
         if timeout <= 0:
             return protocol.timed_out(sent=False)
         done, answers = threading.Event(), list[Answer]()
@@ -93,11 +100,11 @@ def _asker(connection: Connection, deadline: float) -> Ask:
             answers.append(answer)
             done.set()
 
-        connection.ask(str(uuid4()), action, payload, timeout, deliver)
+        self._connection.ask(str(uuid4()), action, payload, timeout, deliver)
         done.wait()
-        return understood(answers[0])
-
-    return ask
+        answer = understood(answers[0])
+        self.changed = self.changed or (action in protocol.CHANGING and answer.outcome != "not_sent")
+        return answer
 
 
 def _start(connection: Connection, payload: dict[str, Any], ask: Ask) -> Answer:
