@@ -47,6 +47,8 @@ class Hub:
         self.id = str(self.process_id)
         self.draining = False
         self._connections: dict[UUID, Connection] = {}
+        self._replaced: set[Connection] = set()
+        """Told to close and no longer in ``_connections``: a link that is half open never answers that."""
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._heartbeat = Heartbeat("web", self.process_id)
@@ -73,6 +75,8 @@ class Hub:
             if newest:
                 self._connections[connection.device_id] = connection
             older = current if newest else connection
+            if older:
+                self._replaced.add(older)
         TUNNELS.set(len(self._connections))
         if older:
             self._replace(older)
@@ -92,6 +96,7 @@ class Hub:
         with self._lock:
             if self._connections.get(connection.device_id) is connection:
                 del self._connections[connection.device_id]
+            self._replaced.discard(connection)
         TUNNELS.set(len(self._connections))
         connection.lost()
         self._departures.add((connection.device_id, connection.epoch, reason))
@@ -104,9 +109,9 @@ class Hub:
         for connection in self._all():
             self._goodbye(connection)
         deadline = time.monotonic() + CLOSE_SECONDS
-        while self._connections and time.monotonic() < deadline:
+        while self._sockets() and time.monotonic() < deadline:
             time.sleep(0.05)
-        for connection in self._all():
+        for connection in self._sockets():
             connection.socket.abort("the gateway restarts")
         time.sleep(0.1)
         self._departures.drain(2)
@@ -212,7 +217,7 @@ class Hub:
             self._ticked_at = moment
             ping = moment - pinged >= min(PING_SECONDS, settings().offline_after / 3)
             pinged = moment if ping else pinged
-            for connection in self._all():
+            for connection in self._sockets():
                 try:
                     self._care_for(connection, moment, ping=ping)
                 except Exception:  # one connection's trouble must not end the care for all
@@ -256,6 +261,9 @@ class Hub:
 
     def _all(self) -> list[Connection]:
         return list(self._connections.values())
+
+    def _sockets(self) -> list[Connection]:
+        return [*self._connections.values(), *self._replaced]
 
 
 def _observe(connection: Connection, command: Message, answer: Answer, seconds: float) -> None:

@@ -40,7 +40,7 @@ class Link:
         self._unsent: list[_Outgoing] = []
         self._unsent_bytes = 0
         self._pause = threading.Event()
-        self._outgoing: Batcher[_Outgoing] = Batcher("publish", self._publish, seconds=0, most=500, failed=self._failed)
+        self._outgoing: Batcher[_Outgoing] = Batcher("publish", self._publish, seconds=0, most=500)
         threading.Thread(target=self._post_again, name="tunnel-repost", daemon=True).start()
         threading.Thread(target=self._listen, name="tunnel-link", daemon=True).start()
 
@@ -66,15 +66,15 @@ class Link:
         pipeline = client().pipeline(transaction=False)
         for outgoing in batch:
             pipeline.publish(outgoing.channel, outgoing.body)
-        for outgoing, receivers in zip(batch, pipeline.execute(), strict=True):
-            outgoing.receivers = receivers
-            outgoing.done.set()
+        try:
+            for outgoing, receivers in zip(batch, pipeline.execute(), strict=True):
+                outgoing.receivers = receivers
+        except (redis.RedisError, OSError) as error:
+            log.warning("not published", messages=len(batch), error=str(error))
+        finally:
+            for outgoing in batch:
+                outgoing.done.set()
         self._keep([outgoing for outgoing in batch if not outgoing.receivers])
-
-    def _failed(self, batch: list["_Outgoing"], _error: Exception) -> None:
-        for outgoing in batch:
-            outgoing.done.set()
-        self._keep(batch)
 
     def _keep(self, unsent: list["_Outgoing"]) -> None:
         for outgoing in unsent:

@@ -26,11 +26,12 @@ def connected(url: str, who: Credentials, **options: int) -> Wire:
 def malformed(url: str, who: Credentials, until: float) -> None:
     """Frames that break the protocol, each on a connection of its own or in a row."""
     chance = random.Random(7)
+    deep = b"[" * 300 + b"]" * 300
     broken = [
         frame(TEXT, b"{"), frame(TEXT, b"[" * 4000), frame(TEXT, b"\xff\xfe"), frame(BINARY, b"\0" * 100),
         frame(TEXT, b"{}", rsv=4), frame(TEXT, b"{}", masked=False), frame(CONTINUATION, b"x"), frame(11),
         frame(TEXT, b'{"type": 7}'), frame(PING, b"x" * 126), frame(TEXT, b"null"), os.urandom(200),
-        frame(TEXT, b'{"type": "response", "id": {"a": []}, "status": "success", "data": ' + b"[" * 300 + b"]" * 300 + b"}"),
+        frame(TEXT, b'{"type": "response", "id": {"a": []}, "status": "success", "data": ' + deep + b"}"),
     ]  # fmt: skip
     while time.monotonic() < until:
         wire = connected(url, who) if chance.random() < 0.5 else Wire.dial(url)

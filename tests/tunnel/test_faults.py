@@ -131,6 +131,18 @@ def test_a_half_open_link_is_noticed_and_its_caller_answered(island: Island, ten
         assert (again.status_code, again.json()["outcome"]) == (503, "not_sent")
 
 
+def test_a_replaced_link_that_never_answers_is_closed_all_the_same(island: Island, tenant: UUID) -> None:
+    """The usual reconnect: the old link is dead, and nobody at its other end reads the close frame."""
+    made, key = make.device(tenant)
+    before = island.worker(0).num_fds()
+    dead = [Wire.dial(island.web.url(0)) for _ in range(10)]
+    for wire in dead:
+        assert wire.hello(made.id, key, **V2)["type"] == "connected"
+    until(lambda: island.worker(0).num_fds() <= before + 3, OFFLINE_AFTER + 2)
+    for wire in dead:
+        wire.close()
+
+
 def test_a_database_briefly_away_costs_devices_a_wait_and_not_a_try(
     island: Island, tenant: UUID, device: Device, caller: Caller
 ) -> None:
@@ -190,9 +202,9 @@ def test_redis_restarted_costs_seconds_and_no_honesty(island: Island, device: De
     island.kill_redis()
     device.send({"type": "response", "id": command["id"], "status": "success", "data": {"status": "late"}})
     answering(device, {"status": "healthy"})
-    between = [caller("GET", path) for _ in range(3)]
-    assert {one.status_code for one in between} <= {502, 503, 504}
-    assert all(one.json()["outcome"] in ("unknown", "not_sent") for one in between)
+    between = [caller.later("GET", path) for _ in range(3)]
+    assert {one.result().status_code for one in between} <= {502, 503, 504}
+    assert all(one.result().json()["outcome"] in ("unknown", "not_sent") for one in between)
     island.start_redis()
     restarted = time.monotonic()
     until(lambda: caller("GET", path).status_code == 200, 3, every=0.05)

@@ -2,7 +2,9 @@
 
 import json
 import math
+import socket
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -10,18 +12,20 @@ from app.errors import ValidationFailed
 from app.tunnel.protocol import FRAME_BYTES, OUTBOX_FRAMES, Close
 from app.tunnel.socket import EVENTS_BURST, EVENTS_PER_SECOND, Closed, TunnelSocket, _Pace
 from tests.e2e.conftest import until
-from tests.tunnel.wire import CLOSE, CONTINUATION, PING, PONG, TEXT, frame, reading, socket_and_wire
+from tests.tunnel.wire import CLOSE, CONTINUATION, PING, PONG, TEXT, Wire, frame, reading, socket_and_wire
+
+Pair = tuple[TunnelSocket, Wire]
 
 
 @pytest.fixture
-def pair():
+def pair() -> Iterator[Pair]:
     with socket_and_wire() as (tunnel, wire):
         tunnel.max_message_bytes = FRAME_BYTES
         tunnel.start_writer("test")
         yield tunnel, wire
 
 
-def test_empty_pings_that_nobody_reads_the_pongs_of_wait_as_one(pair) -> None:
+def test_empty_pings_that_nobody_reads_the_pongs_of_wait_as_one(pair: Pair) -> None:
     tunnel, wire = pair
     texts = reading(tunnel)
     for _ in range(OUTBOX_FRAMES * 2):  # one by one the pongs would fill the link, and then the outbox
@@ -32,15 +36,19 @@ def test_empty_pings_that_nobody_reads_the_pongs_of_wait_as_one(pair) -> None:
     assert len(tunnel._outbox) <= 1
 
 
-def test_a_peer_that_does_not_read_is_cut_off_also_by_frames_without_content(pair) -> None:
+def test_a_peer_that_does_not_read_is_cut_off_also_by_frames_without_content(pair: Pair) -> None:
     tunnel, _wire = pair
-    with pytest.raises(Closed):
+
+    def post_on() -> None:
         for _ in range(OUTBOX_FRAMES * 20):
             tunnel.post("")
+
+    with pytest.raises(Closed):
+        post_on()
     assert not tunnel.connected
 
 
-def test_fragments_become_one_text_wherever_they_are_cut(pair) -> None:
+def test_fragments_become_one_text_wherever_they_are_cut(pair: Pair) -> None:
     tunnel, wire = pair
     texts = reading(tunnel)
     body = '{"unit": "°C €"}'.encode()
@@ -52,7 +60,7 @@ def test_fragments_become_one_text_wherever_they_are_cut(pair) -> None:
     assert until(lambda: texts, 5) == ['{"unit": "°C €"}']
 
 
-def test_a_frame_is_measured_in_bytes_also_in_fragments(pair) -> None:
+def test_a_frame_is_measured_in_bytes_also_in_fragments(pair: Pair) -> None:
     tunnel, wire = pair
     reading(tunnel)
     euros = "€".encode() * (FRAME_BYTES // 6)  # in characters two of them would still fit
@@ -62,7 +70,7 @@ def test_a_frame_is_measured_in_bytes_also_in_fragments(pair) -> None:
     assert wire.code() == Close.TOO_BIG
 
 
-def test_only_the_pong_to_our_own_ping_tells_a_round_trip(pair) -> None:
+def test_only_the_pong_to_our_own_ping_tells_a_round_trip(pair: Pair) -> None:
     tunnel, wire = pair
     texts = reading(tunnel)
     for claim in (b"nan", b"-1e308", b"0", b""):
@@ -78,7 +86,7 @@ def test_only_the_pong_to_our_own_ping_tells_a_round_trip(pair) -> None:
     assert math.isfinite(tunnel.rtt_ms)
 
 
-def test_frames_after_the_peers_close_are_dropped_and_the_close_is_answered(pair) -> None:
+def test_frames_after_the_peers_close_are_dropped_and_the_close_is_answered(pair: Pair) -> None:
     tunnel, wire = pair
     wire.frame(CLOSE, (1000).to_bytes(2))
     tunnel._receive()
@@ -87,7 +95,7 @@ def test_frames_after_the_peers_close_are_dropped_and_the_close_is_answered(pair
     assert wire.code() == 1000
 
 
-def test_what_a_peer_said_before_it_closed_is_still_read(pair) -> None:
+def test_what_a_peer_said_before_it_closed_is_still_read(pair: Pair) -> None:
     tunnel, wire = pair
     answer = json.dumps({"type": "response"})
     wire.sock.sendall(frame(TEXT, answer.encode()) + frame(CLOSE, (1000).to_bytes(2)))
@@ -116,7 +124,7 @@ def test_a_reason_for_closing_can_be_written_down() -> None:
         (frame(11), 1002),
     ],
 )
-def test_a_broken_frame_closes_with_its_code(pair, sent: bytes, code: int) -> None:
+def test_a_broken_frame_closes_with_its_code(pair: Pair, sent: bytes, code: int) -> None:
     tunnel, wire = pair
     reading(tunnel)
     wire.sock.sendall(sent)
@@ -153,8 +161,6 @@ def test_a_flood_is_read_at_a_pace() -> None:
 
 @pytest.mark.parametrize("missing", ["HTTP_SEC_WEBSOCKET_KEY", "HTTP_SEC_WEBSOCKET_VERSION"])
 def test_half_an_upgrade_is_the_callers_mistake(missing: str) -> None:
-    import socket
-
     here, there = socket.socketpair()
     environ = {
         "gunicorn.socket": here,
