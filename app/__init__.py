@@ -5,6 +5,7 @@ import structlog
 from flask import Flask, Response, request, send_from_directory
 from flask.typing import ResponseReturnValue
 from flask_jwt_extended import JWTManager
+from flask_limiter import RateLimitExceeded
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -120,6 +121,7 @@ def _asset(name: str) -> Response:
 
 def _handle_errors(app: Flask) -> None:
     app.register_error_handler(AppError, error_response)
+    app.register_error_handler(RateLimitExceeded, lambda error: error_response(limits.default_exceeded(error)))
     for unavailable in (OperationalError, InterfaceError, PoolTimeout):
         app.register_error_handler(unavailable, _database_away)
     app.register_error_handler(DBAPIError, _database_failed)

@@ -11,7 +11,7 @@ from typing import Any
 import redis
 import structlog
 from flask import request
-from flask_limiter import Limiter, RequestLimit
+from flask_limiter import Limiter, RateLimitExceeded
 from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
@@ -34,12 +34,19 @@ def _is_device() -> bool:
     return names_one and request.headers.get("X-API-Key", "").startswith("device_")
 
 
+def _not_counted() -> bool:
+    """Devices; connecting ones too, who show their key only in the first frame; and probes, which tell an operator or a
+    load balancer what is wrong just when there is too much of something."""
+    rule = request.url_rule
+    return _is_device() or request.blueprint == "health" or (rule is not None and rule.websocket)
+
+
 limiter = Limiter(
     key_func=address,
     strategy="moving-window",
     in_memory_fallback_enabled=True,
     application_limits=[lambda: settings().rate_limit_ip],
-    application_limits_exempt_when=_is_device,
+    application_limits_exempt_when=_not_counted,
 )
 
 _local = MovingWindowRateLimiter(MemoryStorage())
@@ -58,7 +65,7 @@ def hit(scope: str, key: str, rule: str) -> None:
         strategy = _local
         allowed = strategy.hit(item, scope, key)
     if not allowed:
-        refuse(item, strategy.get_window_stats(item, scope, key).reset_time)
+        raise _exceeded(item, strategy.get_window_stats(item, scope, key).reset_time)
 
 
 def by_address(scope: str, rule: str) -> None:
@@ -66,20 +73,22 @@ def by_address(scope: str, rule: str) -> None:
     hit(scope, address(), rule)
 
 
-def refuse(item: RateLimitItem, reset_at: float) -> None:
-    """Raises RateLimited with ``Retry-After`` and the ``RateLimit`` header fields (IETF draft)."""
+def _exceeded(item: RateLimitItem, reset_at: float) -> RateLimited:
+    """With ``Retry-After`` and the ``RateLimit`` header fields (IETF draft)."""
     wait = max(1, round(reset_at - time.time()))
     headers = {
         "Retry-After": str(wait),
         "RateLimit": f"limit={item.amount}, remaining=0, reset={wait}",
         "RateLimit-Policy": f"{item.amount};w={item.get_expiry()}",
     }
-    raise RateLimited(f"too many requests; try again in {wait} s", headers=headers)
+    return RateLimited(f"too many requests; try again in {wait} s", headers=headers)
 
 
-def refuse_limit(breached: RequestLimit) -> None:
-    """What the extension calls when a default limit is passed."""
-    refuse(breached.limit, breached.reset_at)
+def default_exceeded(error: RateLimitExceeded) -> RateLimited:
+    """The extension's own error, when the default limit is passed, as one of ours."""
+    breached = limiter.current_limit
+    item = error.limit.limit if error.limit else _rule(settings().rate_limit_ip)
+    return _exceeded(item, breached.reset_at if breached else time.time() + item.get_expiry())
 
 
 def storage_options() -> dict[str, Any]:
