@@ -7,7 +7,7 @@ import pytest
 from app.tunnel import protocol
 from app.tunnel.protocol import Answer, ProtocolError
 
-DEVICE = uuid4()
+DEVICE = UUID("5f0c7b4e-9d7c-4f6a-8a33-6d2b1c0e9a11")
 HELLO = {"type": "connect", "device_id": str(DEVICE), "api_key": "device_x", "version": "1.0.0"}
 
 
