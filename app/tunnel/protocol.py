@@ -130,7 +130,7 @@ def parse_response(frame: Frame) -> Answer:
     if status not in ("success", "error"):
         return _malformed("the device's answer has no valid status")
     try:
-        orjson.dumps(data)
+        orjson.dumps([[[[data]]]])  # as deep as it stands in our own messages
     except orjson.JSONEncodeError:  # more than 254 levels deep: it can be read, but not passed on
         return _malformed("the device's answer is nested too deeply")
     if status == "success":
