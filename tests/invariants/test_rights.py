@@ -99,7 +99,7 @@ def test_a_table_that_a_migration_forgot_is_closed(as_owner: Connection) -> None
     ],
 )
 def test_the_application_may_not(statement: str) -> None:
-    with pytest.raises(DBAPIError, match="permission denied|must be owner"), db.transaction() as session:
+    with pytest.raises(DBAPIError, match=r"permission denied|must be owner"), db.transaction() as session:
         session.execute(text(statement))
 
 
