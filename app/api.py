@@ -14,6 +14,7 @@ from flask.json.provider import JSONProvider
 from marshmallow import fields, missing
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing.exceptions import WebsocketMismatch
 
 from app.api_schema import Schema
 from app.errors import AppError, UnsupportedMediaType, ValidationFailed
@@ -255,6 +256,8 @@ class _HttpError(AppError):
 
 
 def _from_http(error: HTTPException) -> AppError:
+    if isinstance(error, WebsocketMismatch):
+        return ValidationFailed("this address is for WebSocket connections only, or not for them")
     if error.code == 400:
         return ValidationFailed(details={"_body": [error.description or "Bad request."]})
     return _HttpError(error)

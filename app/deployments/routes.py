@@ -6,6 +6,7 @@ from uuid import UUID
 from flask.views import MethodView
 
 from app.api import Blueprint
+from app.api_schema import Query
 from app.auth.roles import Role
 from app.deployments import service
 from app.deployments.schemas import (
@@ -33,10 +34,11 @@ class Deployments(MethodView):
         return service.list_deployments(current.org, **query)
 
     @requires(Role.OPERATOR)
+    @blp.arguments(Query, location="query")  # it has none: who asks for a dry run must not get a deployment
     @blp.arguments(DeploymentCreate)
     @blp.response(201, DeploymentRead)
     @blp.errors(404, 409)
-    def post(self, data: dict[str, Any]) -> dict[str, Any]:
+    def post(self, _query: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         """Create a deployment, and start it if asked to.
 
         409 for a flow that has never been published.

@@ -171,3 +171,11 @@ def test_roles_and_other_tenants(app: Any, api: Any, org: UUID) -> None:
     body = {"flow_id": fleet.flow_id, "target": {"all": True}}
     assert stranger.post("/deployments", body, expect=404)["error"] == "flow not found"
     assert stranger.get("/deployments", expect=200)["total"] == 0
+
+
+def test_who_asks_for_a_dry_run_does_not_get_a_deployment(api: Any, org: UUID) -> None:
+    fleet = Fleet(api, org, 1)
+    body = {"flow_id": fleet.flow_id, "target": {"all": True}}
+    refused = api.post("/deployments?dry_run=true", body, expect=400)
+    assert refused["details"] == {"dry_run": ["Unknown field."]}
+    assert api.get("/deployments", expect=200)["total"] == 0
