@@ -88,10 +88,12 @@ def test_only_the_pong_to_our_own_ping_tells_a_round_trip(pair: Pair) -> None:
 
 def test_frames_after_the_peers_close_are_dropped_and_the_close_is_answered(pair: Pair) -> None:
     tunnel, wire = pair
+    tunnel.post("x" * 4_000_000)  # fills the link: the next one still waits when the close frame comes
+    tunnel.post("too late")
     wire.frame(CLOSE, (1000).to_bytes(2))
     tunnel._receive()
     with pytest.raises(Closed):
-        tunnel.post("too late")
+        tunnel.post("much too late")
     assert wire.code() == 1000
 
 
