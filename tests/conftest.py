@@ -34,6 +34,14 @@ def pytest_configure(config: pytest.Config) -> None:
         _prepare(getattr(config, "workerinput", {}).get("workerid", "main"))
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of one ``xdist_group`` go to one worker: xdist 3.8 writes the group where pytest 9.2 does not look."""
+    for item in items if getattr(config.option, "loadgroup", False) else ():
+        groups = sorted({mark.args[0] for mark in item.iter_markers("xdist_group")})
+        if groups and "@" not in item.nodeid.rpartition("]")[2]:
+            item._id = type(item._id).parse(f"{item.nodeid}@{'_'.join(groups)}")  # type: ignore[attr-defined]
+
+
 def pytest_unconfigure() -> None:
     if _embedded is not None:
         _embedded.stop()
