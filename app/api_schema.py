@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import marshmallow
-from marshmallow import fields
+from marshmallow import fields, validate
 
 from app.clock import rfc3339
 
@@ -59,6 +59,16 @@ class Text(fields.String):
 
 
 MAX_LEVELS = 100  # what stands in a message or a row stands some levels deeper; orjson writes 254
+
+
+class Name(Text):
+    """1 to 200 characters without blanks around them."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(validate=validate.Length(1, 200), **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        return super()._deserialize(value, attr, data, **kwargs).strip()
 
 
 class JsonObject(fields.Dict):
