@@ -25,7 +25,7 @@ from tests.platform import ROOT, Platform, free_port
 from tests.tunnel.conftest import V2, Caller, Device
 from tests.tunnel.hostile import KINDS
 from tests.tunnel.proxy import Proxy
-from tests.tunnel.wire import CLOSE, TEXT, Wire
+from tests.tunnel.wire import CLOSE, PONG, TEXT, Wire
 
 pytestmark = pytest.mark.xdist_group("tunnel-faults")
 
@@ -221,7 +221,7 @@ def test_a_killed_gateway_answers_callers_of_the_others_within_seconds(
     island.web.kill("web0")
     answer = waiting.result()
     assert (answer.status_code, answer.json()["outcome"]) == (502, "unknown")
-    assert time.monotonic() - killed < 3.5
+    assert time.monotonic() - killed < 4
     at_once = caller("GET", f"/edge-nodes/{device.device_id}/health")
     assert (at_once.status_code, at_once.json()["outcome"]) == (503, "not_sent")
     island.web.start("web0")
@@ -263,8 +263,16 @@ def test_a_stopping_web_process_sends_its_devices_elsewhere(island: Island, tena
         assert farewell(wire) == (["bye"] if number % 2 else [], 1012)
         wires[number] = Wire.dial(island.web.url(1))
         assert wires[number].hello(one.id, key, **(V2 if number % 2 else {}))["type"] == "connected"
-    assert time.monotonic() - stopped < 5
-    island.web.processes["web0"].wait(9)
+        for moved in wires[: number + 1]:
+            moved.frame(PONG)  # so that it is not silent for too long, however slow this machine is
+    assert time.monotonic() - stopped < 8
+
+    def ended() -> bool:
+        for wire in wires:
+            wire.frame(PONG)
+        return island.web.processes["web0"].poll() is not None
+
+    until(ended, 9)
     after = rows(ids)
     assert all(row.up and row.gateway not in before for row in after)
     for wire in wires:
