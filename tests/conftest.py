@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 
 _embedded: Any = None
 _folders: list[str] = []
+_platform: Any = None
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -119,5 +120,17 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """
     from tests.platform import Platform
 
+    global _platform
     with Platform(tmp_path_factory.mktemp("platform"), web=2) as running:
+        _platform = running
         yield running
+        _platform = None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The platform's worker and scheduler work on this process's database: they rest while other tests use it."""
+    if _platform is not None:
+        if "platform" in getattr(item, "fixturenames", ()):
+            _platform.resume()
+        else:
+            _platform.rest()
