@@ -202,7 +202,7 @@ class Device:
         self._socket, self._interval = socket, _seconds(hello.get("heartbeat_interval"), self.options.heartbeat)
         self._heard = asyncio.get_running_loop().time()
         self.connections += 1
-        log.debug("%s: connected, session %s", self.name, hello.get("session"))
+        log.info("%s: connected, session %s", self.name, hello.get("session"))
         beat = asyncio.create_task(self._beat(socket))
         self._connected.set()
         self._may_renew = self._refused is not None

@@ -5,12 +5,14 @@ import structlog
 from flask import Flask, Response, request, send_from_directory
 from flask.typing import ResponseReturnValue
 from flask_jwt_extended import JWTManager
-from sqlalchemy.exc import InterfaceError, OperationalError
+from flask_limiter import RateLimitExceeded
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app import db, limits, rooms
-from app.api import PREFIX, Api, Json, error_response
+from app.api import PREFIX, Api, Json, describe_filter, error_response
 from app.deployments.watch import watcher
 from app.errors import AppError, ServiceUnavailable
 from app.health import blp as health
@@ -27,6 +29,9 @@ Sign in (`POST /auth/login`) and send `Authorization: Bearer …`, or send an AP
 `X-Organization-Id` switches to another of your organizations."""
 
 
+MAX_BODY_BYTES = 2 * 1024 * 1024
+
+
 class EdgeFlow(Flask):
     """Flask, with one transaction around each request's view: it commits before the answer leaves."""
 
@@ -36,8 +41,19 @@ class EdgeFlow(Flask):
         rule = request.url_rule
         if rule is None or rule.websocket:
             return super().dispatch_request()
+        _read_body()
         with db.transaction():
             return super().dispatch_request()
+
+
+def _read_body() -> None:
+    """Have the body before a database connection: whoever sends it a byte at a time holds nothing of others' up.
+
+    Raises RequestEntityTooLarge, also for a body of untold length, which would otherwise be cut off at the limit.
+    """
+    body = request.get_data(cache=True)
+    if request.content_length is None and len(body) >= MAX_BODY_BYTES:
+        raise RequestEntityTooLarge
 
 
 def create_app() -> Flask:
@@ -63,7 +79,7 @@ def create_app() -> Flask:
 
 def _flask_config(config: Settings) -> dict[str, object]:
     return {
-        "MAX_CONTENT_LENGTH": 2 * 1024 * 1024,
+        "MAX_CONTENT_LENGTH": MAX_BODY_BYTES,
         "JWT_SECRET_KEY": config.jwt_secret_key,
         "JWT_ALGORITHM": "HS256",
         "JWT_DECODE_ALGORITHMS": ["HS256"],
@@ -87,6 +103,7 @@ def _flask_config(config: Settings) -> dict[str, object]:
 
 def _document(app: Flask) -> None:
     api = Api(app)
+    api.ma_plugin.converter.add_parameter_attribute_function(describe_filter)
     schemes = api.spec.components
     schemes.security_scheme("bearer", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"})
     schemes.security_scheme("apiKey", {"type": "apiKey", "in": "header", "name": "X-API-Key"})
@@ -96,6 +113,7 @@ def _document(app: Flask) -> None:
     for blueprint in rooms.blueprints():
         api.register_blueprint(blueprint)
     app.add_url_rule(f"{PREFIX}/docs/assets/<path:name>", "docs-assets", _asset)
+    app.add_url_rule("/favicon.ico", "favicon", lambda: _asset("favicon-32x32.png"))
 
 
 def _asset(name: str) -> Response:
@@ -105,8 +123,17 @@ def _asset(name: str) -> Response:
 
 def _handle_errors(app: Flask) -> None:
     app.register_error_handler(AppError, error_response)
+    app.register_error_handler(RateLimitExceeded, lambda error: error_response(limits.default_exceeded(error)))
     for unavailable in (OperationalError, InterfaceError, PoolTimeout):
         app.register_error_handler(unavailable, _database_away)
+    app.register_error_handler(DBAPIError, _database_failed)
+
+
+def _database_failed(error: DBAPIError) -> Response:
+    """A session that the server ended (it was idle too long in a transaction, say) is no fault of the request."""
+    if error.connection_invalidated:
+        return _database_away(error)
+    raise error
 
 
 def _database_away(error: Exception) -> Response:

@@ -14,6 +14,7 @@ from flask.json.provider import JSONProvider
 from marshmallow import fields, missing
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing.exceptions import WebsocketMismatch
 
 from app.api_schema import Schema
 from app.errors import AppError, UnsupportedMediaType, ValidationFailed
@@ -198,18 +199,35 @@ class Blueprint(flask_smorest.Blueprint):
         super().register_views_in_doc(api, app, spec, name=name, parameters=parameters)
 
 
+def describe_filter(_converter: Any, field: Any, ret: dict[str, Any]) -> dict[str, Any]:
+    """Say a filter's example in words: Swagger UI would fill it in, and a first "Execute" find nothing."""
+    example = ret["schema"].pop("example", None) if ret["in"] == "query" and not field.required else None
+    if example is None or "enum" in ret["schema"]:
+        return {}
+    described = [ret["description"]] if "description" in ret else []
+    return {"description": "; ".join([*described, f"for example `{example}`"])}
+
+
+# Status to the codes that bodies carry with it, the commonest first.
+_CODES: dict[int, list[str]] = {}
+for _kind in AppError.__subclasses__():
+    _CODES.setdefault(_kind.status, []).append(_kind.code)
+
+
 def _identifier(result: Any) -> Any:
     return result.get("id") if isinstance(result, Mapping) else getattr(result, "id", None)
 
 
 def _error_doc(code: int) -> dict[str, Any]:
     phrase = http.HTTPStatus(code).phrase
+    text_codes = _CODES.get(code, ["INTERNAL_ERROR"])
     example = {
-        "error": phrase.lower(), "code": phrase.upper().replace(" ", "_"), "status": code,
+        "error": phrase.lower(), "code": text_codes[0], "status": code,
         "request_id": "5f0c2d6e9b1f4a0d8f7b3c1a2e4d6f80",
     }  # fmt: skip
     reference = {"$ref": "#/components/schemas/ErrorBody"}
-    return {"description": phrase, "content": {"application/json": {"schema": reference, "example": example}}}
+    description = f"{phrase}: " + ", ".join(f"`{text}`" for text in text_codes)
+    return {"description": description, "content": {"application/json": {"schema": reference, "example": example}}}
 
 
 class Api(flask_smorest.Api):
@@ -238,6 +256,8 @@ class _HttpError(AppError):
 
 
 def _from_http(error: HTTPException) -> AppError:
+    if isinstance(error, WebsocketMismatch):
+        return ValidationFailed("this address is for WebSocket connections only, or not for them")
     if error.code == 400:
         return ValidationFailed(details={"_body": [error.description or "Bad request."]})
     return _HttpError(error)

@@ -1,10 +1,10 @@
 """The base of every schema: unknown fields are refused, times are RFC 3339 UTC, each field carries an example."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import marshmallow
-from marshmallow import fields
+from marshmallow import fields, validate
 
 from app.clock import rfc3339
 
@@ -35,6 +35,13 @@ class Time(fields.AwareDateTime):
         kwargs.setdefault("metadata", {}).setdefault("example", "2026-11-22T21:51:05.123456Z")
         super().__init__(format="iso", **kwargs)
 
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:
+        moment: datetime = super()._deserialize(value, attr, data, **kwargs)
+        try:
+            return moment.astimezone(UTC)
+        except OverflowError:  # its zone carries it out of the years 1 to 9999
+            raise self.make_error("invalid", input=value, obj_type=self.OBJ_TYPE) from None
+
     def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         return None if value is None else rfc3339(value)
 
@@ -51,31 +58,44 @@ class Text(fields.String):
         return text
 
 
-class JsonObject(fields.Dict):
-    """A free-form JSON object, whose strings hold no NUL."""
+MAX_LEVELS = 100  # what stands in a message or a row stands some levels deeper; orjson writes 254
 
-    default_error_messages = {"nul": "Strings must not contain the NUL character."}
+
+class Name(Text):
+    """1 to 200 characters without blanks around them."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(validate=validate.Length(1, 200), **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        return super()._deserialize(value, attr, data, **kwargs).strip()
+
+
+class JsonObject(fields.Dict):
+    """A free-form JSON object, whose strings hold no NUL, and which can be written again wherever it goes."""
+
+    default_error_messages = {
+        "nul": "Strings must not contain the NUL character.",
+        "deep": f"Nested deeper than {MAX_LEVELS} levels.",
+    }
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(keys=fields.String(), **kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         loaded = super()._deserialize(value, attr, data, **kwargs)
-        if _holds_nul(loaded):
-            raise self.make_error("nul")
+        layer = [loaded]
+        for _ in range(MAX_LEVELS):
+            if any(isinstance(item, str) and "\0" in item for item in layer):
+                raise self.make_error("nul")
+            layer = [inner for item in layer for inner in _inside(item)]
+        if layer:
+            raise self.make_error("deep")
         return loaded
 
 
-def _holds_nul(value: Any) -> bool:
-    """Walks without recursion: a hostile body may be nested as deep as the JSON parser allows."""
-    todo = [value]
-    while todo:
-        item = todo.pop()
-        if isinstance(item, str) and "\0" in item:
-            return True
-        if isinstance(item, dict):
-            todo.extend(item.keys())
-            todo.extend(item.values())
-        elif isinstance(item, list):
-            todo.extend(item)
-    return False
+def _inside(value: Any) -> list[Any]:
+    """One level at a time, not by recursion: a hostile body may be nested as deep as the JSON parser allows."""
+    if isinstance(value, dict):
+        return [*value.keys(), *value.values()]
+    return value if isinstance(value, list) else []

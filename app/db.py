@@ -11,6 +11,8 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+import psycopg
+from psycopg.pq import TransactionStatus
 from sqlalchemy import TIMESTAMP, Engine, ForeignKey, Text, create_engine, event, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
@@ -18,6 +20,10 @@ from sqlalchemy.schema import MetaData
 
 from app.errors import AppError
 from config.settings import settings
+
+CONNECT_SECONDS = 3
+PING_SECONDS = 2.0  # how long a pooled connection has to show that it lives
+IDLE_SECONDS = 60
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -44,7 +50,24 @@ class Tenant:
     org_id: Mapped[UUID] = mapped_column(ForeignKey("organizations.id", ondelete="CASCADE"))
 
 
-def make_engine(url: str) -> Engine:
+class BoundedConnection(psycopg.Connection[Any]):
+    """A connection that nobody waits on for ever: a server that hangs keeps its sockets open and answers nothing.
+
+    Past ``patience`` (seconds) a wait raises OperationalError and the connection is closed, since its state is unknown.
+    """
+
+    patience = PING_SECONDS
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        try:
+            return super().wait(gen, interval, self.patience if timeout is None else timeout)
+        except psycopg.OperationalError:
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self.pgconn.finish()
+            raise
+
+
+def make_engine(url: str, statement_seconds: float) -> Engine:
     """An engine whose connections act as the unprivileged role, whatever login the URL names."""
     engine = create_engine(
         url,
@@ -54,26 +77,44 @@ def make_engine(url: str) -> Engine:
         pool_pre_ping=True,
         # As requests are parsed: 1e300 stays a float. As an int it could never be answered (64 bits is JSON's end).
         json_deserializer=orjson.loads,
-        connect_args={"connect_timeout": 5, "application_name": "edgeflow"},
+        connect_args={"connect_timeout": CONNECT_SECONDS, "application_name": "edgeflow"},
+        hide_parameters=True,  # of failed statements, which are logged
     )
+    event.listen(engine, "do_connect", _connect)
 
     @event.listens_for(engine, "connect")
     def become_app(connection: Any, _record: Any) -> None:
         connection.autocommit = True
         connection.execute("SET ROLE edgeflow_app")
         connection.execute("SET TIME ZONE 'UTC'")
+        connection.execute(f"SET statement_timeout = '{statement_seconds}s'")
+        # A process that was stopped within a transaction must not hold its locks for ever.
+        connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
         connection.autocommit = False
 
+    @event.listens_for(engine, "checkout")
+    def be_patient(connection: Any, _record: Any, _proxy: Any) -> None:
+        connection.patience = statement_seconds + 1  # the server's own limit speaks first, if it can
+
+    @event.listens_for(engine, "checkin")
+    def expect_a_ping(connection: Any, _record: Any) -> None:
+        if connection is not None:
+            connection.patience = PING_SECONDS
+
     return engine
+
+
+def _connect(_dialect: Any, _record: Any, arguments: Any, options: Any) -> BoundedConnection:
+    return BoundedConnection.connect(*arguments, **options)
 
 
 _maker = sessionmaker(expire_on_commit=False)
 session: scoped_session[Session] = scoped_session(_maker)
 
 
-def configure(url: str) -> Engine:
-    """Bind the sessions of this process to a database."""
-    engine = make_engine(url)
+def configure(url: str, statement_seconds: float | None = None) -> Engine:
+    """Bind the sessions of this process to a database, whose statements may take so long."""
+    engine = make_engine(url, statement_seconds or settings().database_timeout)
     _maker.configure(bind=engine)
     return engine
 

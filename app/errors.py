@@ -113,17 +113,17 @@ class BadDeviceResponse(AppError):
     status, code = 502, "BAD_DEVICE_RESPONSE"
 
 
-class DeviceOffline(AppError):
-    """503; carries ``last_seen_at``."""
-
-    status, code = 503, "DEVICE_OFFLINE"
-
-
 class ServiceUnavailable(AppError):
     status, code = 503, "SERVICE_UNAVAILABLE"
 
     def __init__(self, message: str = "the service is briefly unavailable", retry_after: int = 2, **extra: Any) -> None:
         super().__init__(message, headers={"Retry-After": str(retry_after)}, **extra)
+
+
+class DeviceOffline(AppError):
+    """503; carries ``last_seen_at``."""
+
+    status, code = 503, "DEVICE_OFFLINE"
 
 
 class DeviceTimeout(AppError):

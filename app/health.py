@@ -29,11 +29,12 @@ def healthz() -> Response:
 @blp.get("/readyz")
 def readyz() -> tuple[dict[str, object], int]:
     """PostgreSQL, its migrations, Redis and a live worker: 200 when all are there, else 503 with what is not."""
+    answering = _postgresql()
     checks = {
-        "postgresql": _postgresql(),
-        "migrations": _migrated(),
+        "postgresql": answering,
+        "migrations": answering and _migrated(),
         "redis": _redis(),
-        "worker": _worker(),
+        "worker": answering and _worker(),
     }
     ready = all(checks.values())
     return {"ready": ready, "checks": checks}, 200 if ready else 503

@@ -14,16 +14,23 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import AgeLimit, Callbacks, Retries, ShutdownNotifications, TimeLimit
 
 from app import db
+from app.redis import ONCE_MORE
 from config.settings import settings
 
 log = structlog.get_logger(__name__)
 
 NAMESPACE = "edgeflow"
+SECONDS = 1.0  # a request waits so long, after its commit, for a Redis that does not answer
 
 
 def _client() -> redis.Redis:
     pool = redis.BlockingConnectionPool.from_url(
-        settings().redis_url, max_connections=32, timeout=2, socket_timeout=5, socket_connect_timeout=2
+        settings().redis_url,
+        max_connections=32,
+        timeout=SECONDS,
+        socket_timeout=SECONDS,
+        socket_connect_timeout=SECONDS,
+        retry=ONCE_MORE,
     )
     return redis.Redis(connection_pool=pool)
 

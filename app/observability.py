@@ -56,7 +56,7 @@ def readable(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str
 
 def configure_logging(settings: Settings) -> None:
     """Log to standard output, one line an event: JSON in production, readable text else."""
-    as_json = settings.log_format == "json" or (settings.log_format == "auto" and settings.production)
+    as_json = settings.logs_json
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

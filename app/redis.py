@@ -3,10 +3,15 @@
 from functools import cache
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from config.settings import settings
 
 REQUEST_TIMEOUT = 0.2
+# For a connection that broke while it lay idle. The library's own (three more, seconds apart, also after each time-out)
+# would hold a request up for longer than its caller waits.
+ONCE_MORE = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
 
 
 @cache
@@ -19,6 +24,7 @@ def client() -> redis.Redis:
         socket_timeout=REQUEST_TIMEOUT,
         socket_connect_timeout=REQUEST_TIMEOUT,
         health_check_interval=15,
+        retry=ONCE_MORE,
     )
     return redis.Redis(connection_pool=pool)
 

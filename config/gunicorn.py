@@ -1,16 +1,23 @@
 """Settings of the web processes: gevent workers that hold tunnels and answer requests."""
 
+import http
+import json
 import os
 import resource
 import shutil
+import socket
 import threading
 import time
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from config.settings import load
+import gunicorn.util
 
-_settings = load(os.environ)
+from config.launch.json_logger import JsonLogger
+from config.settings import settings_or_exit
+
+_settings = settings_or_exit()
 _spare_descriptors = 2_048  # database, Redis, log and listening sockets of one process
 
 bind = f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"
@@ -28,6 +35,11 @@ keepalive = 5  # an idle connection holds up a stopping worker for as long
 accesslog = None  # the application logs its requests itself, with their ids
 errorlog = "-"
 loglevel = _settings.log_level.lower()
+if _settings.logs_json:
+    logger_class = JsonLogger
+# No caller names the path that the application sees: by default the headers SCRIPT_NAME and PATH_INFO of one on the
+# same host (a proxy that hands everything on) do.
+forwarder_headers = ""
 # Its default lies in the user's home folder, where two platforms would share it.
 control_socket_disable = True
 
@@ -37,6 +49,18 @@ _metrics_dir = Path(
         "PROMETHEUS_MULTIPROC_DIR", str(_settings.data_dir.resolve() / "metrics" / f"web-{_settings.port}")
     )
 )
+
+
+def _refuse(peer: socket.socket, status: int, reason: str, _message: str) -> None:
+    """Answer a request so malformed that it never reaches the application, in the API's one shape."""
+    code = "VALIDATION_ERROR" if status == 400 else http.HTTPStatus(status).name
+    body = {"error": reason.lower(), "code": code, "status": status, "request_id": uuid4().hex}
+    content = json.dumps({**body, "details": {}} if status == 400 else body)
+    head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    gunicorn.util.write_nonblock(peer, f"{head}Content-Length: {len(content)}\r\n\r\n{content}".encode())
+
+
+gunicorn.util.write_error = _refuse  # it has no setting for this
 
 
 def on_starting(server: Any) -> None:
@@ -58,8 +82,18 @@ def _raise_descriptor_limit(log: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Start this process's gateway, and drain it when the process is told to end."""
+    # What the server itself says of a request (at DEBUG its path, on a fault its URL) may hold a secret, too.
+    worker.log.error_log.handlers.clear()
+    worker.log.error_log.propagate = True
     hub = worker.wsgi.extensions["tunnel"]()
-    threading.Thread(target=_drain_at_end, args=(worker, hub), name="tunnel-drain", daemon=True).start()
+    worker.drain = threading.Thread(target=_drain_at_end, args=(worker, hub), name="tunnel-drain", daemon=True)
+    worker.drain.start()
+
+
+def worker_exit(_server: Any, worker: Any) -> None:
+    """Its last socket may be closed before that is written down: without this, devices seem connected to nobody."""
+    if hasattr(worker, "drain"):
+        worker.drain.join(timeout=3)
 
 
 def _drain_at_end(worker: Any, hub: Any) -> None:

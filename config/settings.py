@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from limits import parse as parse_rate
+
 T = TypeVar("T")
 
 
@@ -25,9 +27,17 @@ def _text(raw: str) -> str:
     return raw
 
 
+def _converted(convert: Callable[[str], T], raw: str, fault: str) -> T:
+    """``raw`` converted, or ValueError with a fault of our own words: a library's may quote what is secret."""
+    try:
+        return convert(raw)
+    except ValueError:
+        raise ValueError(fault) from None
+
+
 def _number(low: float, high: float) -> Callable[[str], float]:
     def parse(raw: str) -> float:
-        value = float(raw)
+        value = _converted(float, raw, "must be a number")
         if not low <= value <= high:
             raise ValueError(f"must be between {low:g} and {high:g}")
         return value
@@ -37,7 +47,7 @@ def _number(low: float, high: float) -> Callable[[str], float]:
 
 def _integer(low: int, high: int) -> Callable[[str], int]:
     def parse(raw: str) -> int:
-        value = int(raw)
+        value = _converted(int, raw, "must be a whole number")
         if not low <= value <= high:
             raise ValueError(f"must be between {low} and {high}")
         return value
@@ -63,12 +73,22 @@ def _choice(*allowed: str) -> Callable[[str], str]:
 
 def _url(*schemes: str) -> Callable[[str], str]:
     def parse(raw: str) -> str:
-        parts = urlsplit(raw)
+        parts = _converted(urlsplit, raw, "is no URL")
+        _converted(
+            lambda _: parts.port,
+            raw,
+            "its port is no number (a `/`, `?` or `#` in the password is written %2F, %3F, %23)",
+        )
         if parts.scheme not in schemes or not (parts.hostname or parts.path.strip("/")):
             raise ValueError("must be a URL like " + schemes[0] + "://…")
         return raw
 
     return parse
+
+
+def _rate(raw: str) -> str:
+    _converted(parse_rate, raw, "must be like `600 per minute`")
+    return raw
 
 
 def _secret(raw: str) -> str:
@@ -124,6 +144,12 @@ class Settings:
         secret=True,
     )
     database_pool: int = _env("EDGEFLOW_DATABASE_POOL", _integer(1, 500), 20, "database connections of one process")
+    database_timeout: float = _env(
+        "EDGEFLOW_DATABASE_TIMEOUT",
+        _number(1, 600),
+        10.0,
+        "seconds that a request's statement may take, then 503 (workers: 60 s)",
+    )
     secret_key: str = _env(
         "EDGEFLOW_SECRET_KEY",
         _secret,
@@ -149,12 +175,12 @@ class Settings:
     proxy_hops: int = _env(
         "EDGEFLOW_PROXY_HOPS", _integer(0, 10), 0, "reverse proxies in front whose `X-Forwarded-For` is believed"
     )
-    rate_limit_ip: str = _env("EDGEFLOW_RATE_LIMIT_IP", _text, "600 per minute", "default limit of one address")
+    rate_limit_ip: str = _env("EDGEFLOW_RATE_LIMIT_IP", _rate, "600 per minute", "default limit of one address")
     rate_limit_auth: str = _env(
-        "EDGEFLOW_RATE_LIMIT_AUTH", _text, "20 per minute", "sign-in, registration and refresh, by address"
+        "EDGEFLOW_RATE_LIMIT_AUTH", _rate, "20 per minute", "sign-in, registration and refresh, by address"
     )
-    rate_limit_user: str = _env("EDGEFLOW_RATE_LIMIT_USER", _text, "60 per minute", "auth and profile, by user")
-    rate_limit_org: str = _env("EDGEFLOW_RATE_LIMIT_ORG", _text, "6000 per minute", "the rest, by organization")
+    rate_limit_user: str = _env("EDGEFLOW_RATE_LIMIT_USER", _rate, "60 per minute", "auth and profile, by user")
+    rate_limit_org: str = _env("EDGEFLOW_RATE_LIMIT_ORG", _rate, "6000 per minute", "the rest, by organization")
     rate_limits: bool = _env("EDGEFLOW_RATE_LIMITS", _flag, True, "`0` turns rate limits off")
     offline_after: float = _env(
         "EDGEFLOW_OFFLINE_AFTER", _number(1, 3600), 75.0, "seconds of silence after which a device is offline"
@@ -185,6 +211,10 @@ class Settings:
     @property
     def production(self) -> bool:
         return self.env == "production"
+
+    @property
+    def logs_json(self) -> bool:
+        return self.log_format == "json" or (self.log_format == "auto" and self.production)
 
     @property
     def url(self) -> str:
@@ -253,3 +283,11 @@ def _generated(data_dir: Path, name: str) -> str:
 def settings() -> Settings:
     """The settings of this process, read once."""
     return load(os.environ)
+
+
+def settings_or_exit() -> Settings:
+    """For entry points: ``settings``, or the end of the process with the one line that tells why (code 1)."""
+    try:
+        return settings()
+    except SettingsError as error:
+        raise SystemExit(f"cannot start: {error}") from None

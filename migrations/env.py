@@ -3,18 +3,19 @@
 import os
 
 from alembic import context
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import OperationalError
 
 from app.models import Base
-from config.settings import settings
+from config.settings import settings_or_exit
 
 MIGRATION_LOCK = 0x45444745  # "EDGE": processes that start together migrate one after the other
 
 
 def run() -> None:
-    url = os.environ.get("EDGEFLOW_MIGRATE_URL") or settings().owner_url
+    url = os.environ.get("EDGEFLOW_MIGRATE_URL") or settings_or_exit().owner_url
     engine = create_engine(url, connect_args={"connect_timeout": 5})
-    with engine.connect() as connection:
+    with _connect(engine) as connection:
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
         connection.execute(text("SET lock_timeout = '5s'"))
         connection.execute(text("SET statement_timeout = '60s'"))
@@ -23,6 +24,14 @@ def run() -> None:
         with context.begin_transaction():
             context.run_migrations()
     engine.dispose()
+
+
+def _connect(engine: Engine) -> Connection:
+    """Raises SystemExit with one line when there is no database to be had."""
+    try:
+        return engine.connect()
+    except OperationalError as error:
+        raise SystemExit(f"cannot migrate: {str(error.orig).splitlines()[0]}") from None
 
 
 run()

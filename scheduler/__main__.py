@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import sys
 import threading
 
 import structlog
@@ -11,19 +10,15 @@ import structlog
 from app import db
 from app.observability import configure_logging
 from app.processes import Heartbeat
-from config.settings import SettingsError, settings
+from config.settings import settings_or_exit
 from scheduler import leadership
 
 log = structlog.get_logger("scheduler")
 
 
 def main() -> int:
-    """Take part until a signal comes. 0: stopped on request; 1: the configuration is not valid."""
-    try:
-        config = settings()
-    except SettingsError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+    """Take part until a signal comes; 0. Raises SystemExit with one line when the configuration is not valid."""
+    config = settings_or_exit()
     configure_logging(config)
     db.configure(config.database_url)
     stopping = threading.Event()

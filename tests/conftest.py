@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 
 _embedded: Any = None
 _folders: list[str] = []
+_platform: Any = None
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,6 +33,14 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[SERVERS] = f"{_embedded.superuser_url} {_embedded.redis_url}"
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         _prepare(getattr(config, "workerinput", {}).get("workerid", "main"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of one ``xdist_group`` go to one worker: xdist 3.8 writes the group where pytest 9.2 does not look."""
+    for item in items if getattr(config.option, "loadgroup", False) else ():
+        groups = sorted({mark.args[0] for mark in item.iter_markers("xdist_group")})
+        if groups and "@" not in item.nodeid.rpartition("]")[2]:
+            item._id = type(item._id).parse(f"{item.nodeid}@{'_'.join(groups)}")  # type: ignore[attr-defined]
 
 
 def pytest_unconfigure() -> None:
@@ -111,5 +120,17 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """
     from tests.platform import Platform
 
+    global _platform
     with Platform(tmp_path_factory.mktemp("platform"), web=2) as running:
+        _platform = running
         yield running
+        _platform = None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The platform's worker and scheduler work on this process's database: they rest while other tests use it."""
+    if _platform is not None:
+        if "platform" in getattr(item, "fixturenames", ()):
+            _platform.resume()
+        else:
+            _platform.rest()

@@ -92,6 +92,22 @@ class Platform:
         except ProcessLookupError:
             return
 
+    def rest(self) -> None:
+        """End worker and scheduler for a while."""
+        for name in ("worker", "scheduler"):
+            process = self.processes.pop(name, None)
+            if process is not None and process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                process.wait(timeout=12)
+
+    def resume(self) -> None:
+        """Start worker and scheduler again if they rest."""
+        resting = [name for name in self.parts if name not in self.processes]
+        for name in resting:
+            self.start(name)
+        if resting:
+            self.wait_ready()
+
     def restart(self, name: str) -> None:
         self.kill(name)
         self.start(name)

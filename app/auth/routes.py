@@ -8,7 +8,7 @@ from flask.views import MethodView
 from flask_jwt_extended import create_access_token
 
 from app import limits
-from app.api import Blueprint
+from app.api import PREFIX, Blueprint
 from app.api_schema import joined
 from app.auth import api_keys, schemas, service
 from app.auth.models import Session
@@ -27,7 +27,7 @@ class Register(MethodView):
     @blp.arguments(schemas.RegistrationCreate)
     @blp.response(201, schemas.TokensRead)
     @blp.errors(403, 404)
-    def post(self, data: dict[str, Any]) -> dict[str, Any]:
+    def post(self, data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         """Register a user with a new organization, or with the one that invited him, and sign in."""
         _count_attempt()
         user = service.create_user(data["email"], data["password"], data["name"])
@@ -35,7 +35,7 @@ class Register(MethodView):
             org_id = organizations.accept(user.id, user.email, data["invitation_token"])
         else:
             org_id = organizations.found(user.id, data["organization_name"])
-        return _sign_in(user.id, org_id)
+        return _sign_in(user.id, org_id), {"Location": f"{PREFIX}/auth/profile"}
 
 
 @blp.route("/auth/login")

@@ -4,7 +4,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from app.api_schema import Schema, Text, Time
+from app.api_schema import Name, Schema, Text, Time
 from app.auth.roles import Role
 from app.pagination import page_of
 
@@ -18,16 +18,6 @@ class EmailAddress(fields.Email):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         address: str = super()._deserialize(value, attr, data, **kwargs)
         return address.strip()
-
-
-class Name(Text):
-    """1 to 200 characters without blanks around them."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(validate=validate.Length(1, 200), **kwargs)
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
-        return super()._deserialize(value, attr, data, **kwargs).strip()
 
 
 class RoleName(fields.Enum):

@@ -6,7 +6,7 @@ from uuid import UUID
 from flask.views import MethodView
 
 from app import limits
-from app.api import Blueprint
+from app.api import PREFIX, Blueprint
 from app.auth.roles import Role
 from app.deployments import listing
 from app.deployments.listing_schemas import LedgerQuery, LedgerRead
@@ -62,10 +62,11 @@ def provision(data: dict[str, Any]) -> Any:
     """Trade a provisioning code for a device's id and key, as agents do."""
     limits.by_address("provision", PROVISION_LIMIT)
     try:
-        return provisioning.provision(**data)
+        given = provisioning.provision(**data)
     except Unauthorized:
         limits.by_address("failed-auth", settings().rate_limit_ip)
         raise
+    return given, {"Location": f"{PREFIX}/devices/{given['device_id']}"}
 
 
 @blp.route("/devices/<uuid:device_id>")

@@ -4,7 +4,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from app.api_schema import JsonObject, Schema, Text, Time
+from app.api_schema import JsonObject, Name, Schema, Text, Time
 from app.devices.status import STATUSES
 from app.pagination import PageQuery, page_of
 
@@ -21,8 +21,8 @@ def _object(description: str, example: Any, **options: Any) -> JsonObject:
     return JsonObject(metadata={"description": description, "example": example}, **options)
 
 
-def _name(**options: Any) -> Text:
-    return Text(validate=validate.Length(1, 200), metadata={"example": "pump-7"}, **options)
+def _name(**options: Any) -> Name:
+    return Name(metadata={"example": "pump-7"}, **options)
 
 
 def _type() -> Text:

@@ -86,8 +86,9 @@ def _data(answer: Answer, route: Any) -> Any:
         raise NotFound("flow on the device", device_error=message)
     failure = _FAILURES.get(answer.code or "")
     if failure is None:
-        raise DeviceError(message, device_code=answer.code, outcome=answer.outcome)
-    raise failure(message, outcome=answer.outcome)
+        raise DeviceError(message, device_code=answer.code)
+    extra: dict[str, Any] = {} if answer.outcome == "done" else {"outcome": answer.outcome}
+    raise failure(message, **extra)
 
 
 def _offline(route: Any) -> DeviceOffline:

@@ -4,7 +4,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validate
 
-from app.api_schema import JsonObject, Schema, Text, Time
+from app.api_schema import JsonObject, Name, Schema, Text, Time
 from app.flows import definition
 from app.pagination import PageQuery
 
@@ -63,8 +63,8 @@ class Definition(JsonObject):
         return loaded
 
 
-def _name(**kwargs: Any) -> Text:
-    return Text(validate=validate.Length(1, 200), metadata={"example": "Temperature watch"}, **kwargs)
+def _name(**kwargs: Any) -> Name:
+    return Name(metadata={"example": "Temperature watch"}, **kwargs)
 
 
 def _description(**kwargs: Any) -> Text:

@@ -5,8 +5,8 @@ from typing import Any
 import orjson
 from marshmallow import ValidationError, fields, validate
 
-from app.api_schema import JsonObject, Schema, Text, Time
-from app.auth.schemas import EmailAddress, Name, RoleName
+from app.api_schema import JsonObject, Name, Schema, Text, Time
+from app.auth.schemas import EmailAddress, RoleName
 from app.pagination import page_of
 
 MAX_SETTINGS = 32 * 1024

@@ -8,6 +8,8 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
+RETRY_SECONDS = 0.25
+
 T = TypeVar("T")
 
 
@@ -16,6 +18,8 @@ class Batcher(Generic[T]):
 
     ``handle`` runs in one thread, never twice at once; what it raises is logged and its items go to ``failed``.
     ``key``: items with equal keys never share a batch (the later one waits for the next).
+    ``passing``: errors that pass (the database is away): the batch is handled again until they have. With it, any
+    other error is put down to a single item: each is handled alone, so that one cannot spoil it for the rest.
     """
 
     def __init__(
@@ -27,9 +31,11 @@ class Batcher(Generic[T]):
         most: int,
         key: Callable[[T], Hashable] | None = None,
         failed: Callable[[list[T], Exception], None] | None = None,
+        passing: tuple[type[Exception], ...] = (),
     ) -> None:
         self._name, self._handle, self._seconds, self._most = name, handle, seconds, most
-        self._key, self._failed = key, failed
+        self._key, self._failed, self._passing = key, failed, passing
+        self._pause = threading.Event()
         self._items: list[T] = []
         self._wake = threading.Condition()
         self._idle = threading.Event()
@@ -47,20 +53,32 @@ class Batcher(Generic[T]):
         return self._idle.wait(timeout)
 
     def _run(self) -> None:
-        pause = threading.Event()
         while True:
             with self._wake:
                 while not self._items:
                     self._idle.set()
                     self._wake.wait()
-            pause.wait(self._seconds)
-            batch = self._take()
-            try:
-                self._handle(batch)
-            except Exception as error:
-                log.exception("batch failed", batch=self._name, items=len(batch))
-                if self._failed:
-                    self._failed(batch, error)
+            self._pause.wait(self._seconds)
+            self._carry_out(self._take())
+
+    def _carry_out(self, batch: list[T]) -> None:
+        try:
+            self._handle(batch)
+        except self._passing as error:
+            log.warning("batch tried again", batch=self._name, items=len(batch), error=str(error).splitlines()[0])
+            self._pause.wait(RETRY_SECONDS)
+            with self._wake:
+                self._items = batch + self._items
+        except Exception as error:
+            log.exception("batch failed", batch=self._name, items=len(batch))
+            self._take_apart(batch, error)
+
+    def _take_apart(self, batch: list[T], error: Exception) -> None:
+        if self._passing and len(batch) > 1:
+            for item in batch:
+                self._carry_out([item])
+        elif self._failed:
+            self._failed(batch, error)
 
     def _take(self) -> list[T]:
         with self._wake:

@@ -72,13 +72,16 @@ class Calls:
     def _watch(self) -> None:
         """A gateway that was killed answers nobody: notice that its channel has no listener, and say so at once."""
         pause = threading.Event()
+        suspected: set[str] = set()
         while True:
             pause.wait(WATCH_SECONDS)
             gateways = {one.gateway for one in list(self._waiting.values())} - {self._hub.id}
-            for gateway in gateways & self._dead(gateways):
+            missing = self._dead(gateways)
+            for gateway in missing & suspected:  # once may be a gateway that resubscribes
                 for one in list(self._waiting.values()):
                     if one.gateway == gateway:
                         one.settle(protocol.disconnected(sent=True))
+            suspected = missing
 
     def _dead(self, gateways: set[str]) -> set[str]:
         if not gateways:

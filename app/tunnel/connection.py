@@ -8,9 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+import structlog
+
 from app.tunnel import protocol
 from app.tunnel.protocol import CHANGING, Answer, Connect, Frame
 from app.tunnel.socket import Closed, TunnelSocket
+
+log = structlog.get_logger("tunnel")
 
 WAITING_COMMANDS = 64
 HOLD_SECONDS = 60.0
@@ -35,9 +39,13 @@ class Pending:
         return self.action in CHANGING
 
     def settle(self, answer: Answer) -> None:
+        """Answer who waits. What goes wrong there is theirs: it must not end the device's connection."""
         deliver, self.deliver = self.deliver, None
         if deliver:
-            deliver(answer)
+            try:
+                deliver(answer)
+            except Exception:
+                log.exception("answer not delivered", command_id=self.id, action=self.action)
 
 
 class Connection:
@@ -52,11 +60,13 @@ class Connection:
         self.sequence = threading.Lock()
         """Held by the v1 adapter while it sends several commands that belong together."""
         self.adapting: set[str] = set()
+        self.strange = 0
         self._lock = threading.Lock()
         self._pending: dict[str, Pending] = {}
         self._waiting: deque[Pending] = deque()
         self._changing: Pending | None = None
         self._shadow: Frame | None = None
+        self._gone = False
 
     @property
     def in_flight(self) -> int:
@@ -72,20 +82,37 @@ class Connection:
         *,
         request_id: str | None = None,
     ) -> None:
-        """Send a command, or queue it behind the changing one in flight. An id that is here already is ignored."""
+        """Send a command, or queue it behind the changing one in flight.
+
+        An id that is here already is not asked twice: an agent that remembers ids is told it again, because its answer
+        may have been lost; nobody else is.
+        """
         asked = Pending(command_id, action, payload, time.monotonic() + timeout, deliver, request_id)
         with self._lock:
-            if command_id in self._pending or any(one.id == command_id for one in self._waiting):
-                return
-            full = len(self._waiting) >= WAITING_COMMANDS
-            if asked.changing and self._changing and not full:
-                self._waiting.append(asked)
-                return
-            if not full:
-                self._admit(asked)
-        if full:
-            return asked.settle(protocol.timed_out(sent=False))
-        self._send(asked)
+            refused, send = self._place(asked)
+        if refused:
+            asked.settle(refused)
+        elif send:
+            self._send(send)
+
+    def _place(self, asked: Pending) -> tuple[Answer | None, Pending | None]:
+        """Where a new command goes (the lock is held): why it cannot be, or what is to be sent now."""
+        if self._gone:
+            return protocol.disconnected(sent=False), None
+        known = self._pending.get(asked.id)
+        if known:
+            if known.deliver is None:  # it was given up; who asks now gets the late answer
+                known.deliver, known.deadline = asked.deliver, asked.deadline
+            return None, known if "dedup" in self.capabilities else None
+        if any(one.id == asked.id for one in self._waiting):
+            return None, None
+        if len(self._waiting) >= WAITING_COMMANDS:
+            return protocol.busy(), None
+        if asked.changing and self._changing:
+            self._waiting.append(asked)
+            return None, None
+        self._admit(asked)
+        return None, asked
 
     def answered(self, frame: Frame) -> bool:
         """Hand a response to whoever waits for it; False when nobody does (late, repeated, or of another device)."""
@@ -120,6 +147,7 @@ class Connection:
     def lost(self) -> None:
         """The socket is gone: whoever waits learns it at once, and whether his command had been sent."""
         with self._lock:
+            self._gone = True  # the v1 adapter may be between two commands: nobody would answer the next one
             orphans = [*self._pending.values(), *self._waiting]
             self._pending.clear()
             self._waiting.clear()
@@ -160,6 +188,8 @@ class Connection:
             self._send(asked)
 
     def _send(self, asked: Pending) -> None:
+        if asked.deliver is None:
+            return  # answered meanwhile: the connection was lost, and that said so
         asked.sent = True
         try:
             request_id = asked.request_id if self.protocol >= 2 else None
@@ -167,4 +197,6 @@ class Connection:
         except Closed:
             with self._lock:
                 self._pending.pop(asked.id, None)
+                following = self._release(asked)
             asked.settle(protocol.disconnected(sent=True))
+            self._follow(following)

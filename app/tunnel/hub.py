@@ -14,13 +14,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import jobs
 from app.processes import Heartbeat
 from app.tunnel import protocol, queries, v1
+from app.tunnel.admission import AWAY, Admission
 from app.tunnel.answers import Answers, Origin
 from app.tunnel.batch import Batcher
 from app.tunnel.calls import Calls
 from app.tunnel.connection import Connection, Deliver
 from app.tunnel.link import Link, Message
-from app.tunnel.protocol import Answer, Close, Connect
-from app.tunnel.queries import Admitted, Heard
+from app.tunnel.protocol import Answer, Close
+from app.tunnel.queries import Admitted, Departure, Heard
 from app.tunnel.socket import CLOSE_SECONDS, Closed
 from config.settings import settings
 
@@ -38,25 +39,6 @@ OUR_CODES = frozenset(
 )
 
 
-class Refused(Exception):
-    """A connect that is not admitted; ``code`` is the WebSocket close code."""
-
-    def __init__(self, code: int, error_code: str, text: str) -> None:
-        super().__init__(text)
-        self.code, self.error_code = code, error_code
-
-
-class _Asked:
-    """A connect that waits for its batch."""
-
-    def __init__(self, connect: Connect, address: str | None) -> None:
-        self.connect, self.address = connect, address
-        self.done = threading.Event()
-        self.admitted: Admitted | None = None
-        self.known = False
-        self.failed = False
-
-
 class Hub:
     """The gateway of this process. ``id`` names it in ``connections.gateway`` and on Redis."""
 
@@ -65,23 +47,18 @@ class Hub:
         self.id = str(self.process_id)
         self.draining = False
         self._connections: dict[UUID, Connection] = {}
+        self._replaced: set[Connection] = set()
+        """Told to close and no longer in ``_connections``: a link that is half open never answers that."""
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._heartbeat = Heartbeat("web", self.process_id)
         self._heartbeat.start()
         self.calls = Calls(self)
         self.link = Link(self.id, self._receive)
-        self._admissions: Batcher[_Asked] = Batcher(
-            "admit",
-            self._admit,
-            seconds=0.005,
-            most=200,
-            key=lambda asked: asked.connect.device_id,
-            failed=_not_admitted,
+        self._departures: Batcher[Departure] = Batcher(
+            "gone", queries.gone, seconds=0.05, most=500, key=lambda one: one[0], passing=AWAY
         )
-        self._departures: Batcher[tuple[UUID, int, str]] = Batcher(
-            "gone", queries.gone, seconds=0.05, most=500, key=lambda one: one[0]
-        )
+        self.admission = Admission(self.id, self._departures)
         self._answers = Answers()
         self._ticked_at = time.monotonic()
         self._stale_until = 0.0
@@ -89,19 +66,6 @@ class Hub:
         threading.Thread(target=self._flush_all, name="tunnel-flush", daemon=True).start()
 
     # Devices come and go.
-
-    def admit(self, connect: Connect, address: str | None) -> Admitted:
-        """Authenticate a connect, in a batch with those of the same moment. Raises Refused."""
-        asked = _Asked(connect, address)
-        self._admissions.add(asked)
-        asked.done.wait(protocol.FIRST_FRAME_SECONDS)
-        if asked.failed or not asked.done.is_set():
-            raise Refused(Close.TRY_LATER, "SERVICE_UNAVAILABLE", "try again later")
-        if not asked.known:
-            raise Refused(Close.BAD_CREDENTIALS, "UNAUTHORIZED", "unknown device or key")
-        if asked.admitted is None:
-            raise Refused(Close.DISABLED, "DEVICE_DISABLED", "the device is disabled")
-        return asked.admitted
 
     def join(self, connection: Connection, admitted: Admitted) -> None:
         """Take over a device: older connections of it, here or elsewhere, are closed."""
@@ -111,10 +75,12 @@ class Hub:
             if newest:
                 self._connections[connection.device_id] = connection
             older = current if newest else connection
+            if older:
+                self._replaced.add(older)
         TUNNELS.set(len(self._connections))
         if older:
             self._replace(older)
-        elif admitted.replaced_gateway and admitted.replaced_gateway != self.id:
+        if admitted.replaced_gateway and admitted.replaced_gateway != self.id:
             self.link.post(
                 admitted.replaced_gateway, {"t": "kick", "device": connection.device_id, "epoch": connection.epoch}
             )
@@ -130,6 +96,7 @@ class Hub:
         with self._lock:
             if self._connections.get(connection.device_id) is connection:
                 del self._connections[connection.device_id]
+            self._replaced.discard(connection)
         TUNNELS.set(len(self._connections))
         connection.lost()
         self._departures.add((connection.device_id, connection.epoch, reason))
@@ -142,9 +109,9 @@ class Hub:
         for connection in self._all():
             self._goodbye(connection)
         deadline = time.monotonic() + CLOSE_SECONDS
-        while self._connections and time.monotonic() < deadline:
+        while self._sockets() and time.monotonic() < deadline:
             time.sleep(0.05)
-        for connection in self._all():
+        for connection in self._sockets():
             connection.socket.abort("the gateway restarts")
         time.sleep(0.1)
         self._departures.drain(2)
@@ -241,13 +208,6 @@ class Hub:
 
     # Time.
 
-    def _admit(self, batch: list[_Asked]) -> None:
-        known = queries.admit(self.id, [(asked.connect, asked.address) for asked in batch])
-        for asked in batch:
-            asked.known = asked.connect.device_id in known
-            asked.admitted = known.get(asked.connect.device_id)
-            asked.done.set()
-
     def _tick(self) -> None:
         pinged = time.monotonic()
         while not self._stopped.wait(0.1):
@@ -255,10 +215,13 @@ class Hub:
             if moment - self._ticked_at > FROZEN_SECONDS:
                 self._stale_until = moment + 1
             self._ticked_at = moment
-            ping = moment - pinged >= PING_SECONDS
+            ping = moment - pinged >= min(PING_SECONDS, settings().offline_after / 3)
             pinged = moment if ping else pinged
-            for connection in self._all():
-                self._care_for(connection, moment, ping=ping)
+            for connection in self._sockets():
+                try:
+                    self._care_for(connection, moment, ping=ping)
+                except Exception:  # one connection's trouble must not end the care for all
+                    log.exception("tick failed", device_id=str(connection.device_id))
 
     def _care_for(self, connection: Connection, moment: float, *, ping: bool) -> None:
         socket = connection.socket
@@ -275,11 +238,14 @@ class Hub:
                 return
 
     def _flush_all(self) -> None:
-        while not self._stopped.wait(FLUSH_SECONDS * random.uniform(0.8, 1.2)):  # noqa: S311
+        seconds = min(FLUSH_SECONDS, settings().offline_after / 5)
+        while not self._stopped.wait(seconds * random.uniform(0.8, 1.2)):  # noqa: S311
             try:
                 self._flush()
             except SQLAlchemyError as error:
                 log.warning("presence not written", error=str(error).splitlines()[0])
+            except Exception:
+                log.exception("presence not written")
 
     def _flush(self) -> None:
         moment, held = time.monotonic(), self._all()
@@ -287,11 +253,17 @@ class Hub:
             part = held[start : start + 1_000]
             mine = queries.heard([_heard(connection, moment) for connection in part])
             for connection in part:
-                if connection.device_id not in mine:
+                if self._connections.get(connection.device_id) is not connection:
+                    # It left while this was being written, which has brought it back.
+                    self._departures.add((connection.device_id, connection.epoch, "closed"))
+                elif connection.device_id not in mine:
                     self._replace(connection)
 
     def _all(self) -> list[Connection]:
         return list(self._connections.values())
+
+    def _sockets(self) -> list[Connection]:
+        return [*self._connections.values(), *self._replaced]
 
 
 def _observe(connection: Connection, command: Message, answer: Answer, seconds: float) -> None:
@@ -315,12 +287,6 @@ def _heard(connection: Connection, moment: float) -> Heard:
         connection.device_id, connection.epoch, moment - socket.heard_at, connection.in_flight,
         socket.bytes_in, socket.bytes_out, socket.rtt_ms,
     )  # fmt: skip
-
-
-def _not_admitted(batch: list[_Asked], _error: Exception) -> None:
-    for asked in batch:
-        asked.failed = True
-        asked.done.set()
 
 
 _MESSAGES = {

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from app import db
 from app.devices import shadows
@@ -13,13 +14,15 @@ from app.tunnel.protocol import Answer, Frame
 
 log = structlog.get_logger("tunnel")
 
+STRANGE_FRAMES_LOGGED = 20
+
 
 def take(connection: Connection, raw: str) -> None:
     """Act on one frame. Raises ProtocolError for one that is none; unknown types are logged and ignored."""
     frame = protocol.parse(raw)
     act = _FRAMES.get(frame["type"])
     if act is None:
-        log.info("unknown frame type", device_id=str(connection.device_id), type=frame["type"][:64])
+        _strange(connection, "unknown frame type", type=frame["type"][:64])
         return
     act(connection, frame)
 
@@ -30,7 +33,14 @@ def _ping(connection: Connection, _frame: Frame) -> None:
 
 def _response(connection: Connection, frame: Frame) -> None:
     if not connection.answered(frame):
-        log.info("response nobody waits for", device_id=str(connection.device_id), id=str(frame.get("id"))[:64])
+        _strange(connection, "response nobody waits for", id=str(frame.get("id"))[:64])
+
+
+def _strange(connection: Connection, what: str, **details: str) -> None:
+    """Log a frame that is ignored; the first few of a connection, since a device can send any number of them."""
+    connection.strange += 1
+    if connection.strange <= STRANGE_FRAMES_LOGGED:
+        log.info(what, device_id=str(connection.device_id), **details)
 
 
 def _command(connection: Connection, frame: Frame) -> None:
@@ -51,6 +61,9 @@ def _carry_out(action: Callable[[Connection], object], connection: Connection) -
             return Answer("success", data=action(connection))
     except AppError as error:
         return Answer("error", error=error.message, code=error.code)
+    except SQLAlchemyError as error:
+        log.warning("a device's command failed", error=str(error).splitlines()[0])
+        return Answer("error", error="the service is briefly unavailable", code="SERVICE_UNAVAILABLE")
 
 
 def _get_shadow(connection: Connection) -> object:

@@ -88,6 +88,10 @@ def timed_out(*, sent: bool) -> Answer:
     return Answer("error", error="the device did not answer in time", code="DEVICE_TIMEOUT", outcome=outcome)
 
 
+def busy() -> Answer:
+    return Answer("error", error="too many commands wait for the device", code="DEVICE_TIMEOUT", outcome="not_sent")
+
+
 def unsupported(error: str) -> Answer:
     return Answer("error", error=error, code="NOT_SUPPORTED_BY_DEVICE")
 
@@ -109,29 +113,43 @@ def parse_connect(raw: str | bytes) -> Connect:
     key, protocol, capabilities = frame.get("api_key"), frame.get("protocol", 1), frame.get("capabilities") or []
     if frame["type"] != "connect" or not isinstance(key, str) or not key:
         raise ProtocolError("the first frame must be connect, with device_id and api_key")
-    if not isinstance(protocol, int) or protocol < 1 or not isinstance(capabilities, list):
+    if type(protocol) is not int or protocol < 1 or not isinstance(capabilities, list):
         raise ProtocolError("protocol must be a positive integer and capabilities a list")
     try:
         device_id = UUID(str(frame.get("device_id")))
     except ValueError:
         raise ProtocolError("device_id must be a UUID") from None
     offered = tuple(sorted({str(name) for name in capabilities} & CAPABILITIES))
-    version = str(frame.get("version") or "")[:64].replace("\0", "")
+    version = _text(frame.get("version") or "", 64)
     return Connect(device_id, key, version, min(protocol, 2), offered if protocol >= 2 else ())
 
 
 def parse_response(frame: Frame) -> Answer:
     """A device's answer to a command; a malformed one becomes ``BAD_DEVICE_RESPONSE``."""
-    status, error, code = frame.get("status"), frame.get("error"), frame.get("code")
+    status, data = frame.get("status"), frame.get("data")
+    if status not in ("success", "error"):
+        return _malformed("the device's answer has no valid status")
+    try:
+        orjson.dumps([[[[data]]]])  # as deep as it stands in our own messages
+    except orjson.JSONEncodeError:  # more than 254 levels deep: it can be read, but not passed on
+        return _malformed("the device's answer is nested too deeply")
     if status == "success":
-        return Answer("success", data=frame.get("data"))
-    if status == "error":
-        return Answer("error", data=frame.get("data"), error=str(error or "no reason given")[:2000], code=_code(code))
-    return Answer("error", error="the device's answer has no valid status", code="BAD_DEVICE_RESPONSE")
+        return Answer("success", data=data)
+    error = _text(frame.get("error") or "no reason given", 2000)
+    return Answer("error", data=data, error=error, code=_code(frame.get("code")))
+
+
+def _malformed(error: str) -> Answer:
+    return Answer("error", error=error, code="BAD_DEVICE_RESPONSE")
+
+
+def _text(value: Any, length: int) -> str:
+    """A device's words, as PostgreSQL can keep them: one NUL would refuse the rows of all devices beside it."""
+    return str(value)[:length].replace("\0", "")
 
 
 def _code(code: Any) -> str:
-    return code[:64] if isinstance(code, str) and code else "DEVICE_ERROR"
+    return (_text(code, 64) if isinstance(code, str) else "") or "DEVICE_ERROR"
 
 
 def encode(frame: Frame) -> str:

@@ -4,6 +4,7 @@ A gateway serves every organization, so these run as the role that sees all of t
 """
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +25,17 @@ class Admitted:
     shadow_version: int
     replaced_gateway: str | None
     has_work: bool
+
+
+class Denied(Enum):
+    """Why a device with a right key is not admitted."""
+
+    DISABLED = "disabled"
+    REPLACED = "a newer connection of it came first"
+
+
+Departure = tuple[UUID, int, str]
+"""A connection that ended: device, epoch, reason."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +93,10 @@ LEFT JOIN shadows s ON s.device_id = known.device_id
 """)
 
 
-def admit(gateway: str, asked: list[tuple[Connect, str | None]]) -> dict[UUID, Admitted | None]:
+def admit(gateway: str, asked: list[tuple[Connect, str | None]]) -> dict[UUID, Admitted | Denied]:
     """Authenticate connects and take over their devices, in one statement. Each device at most once in ``asked``.
 
-    Absent: unknown device or key. None: the device is disabled.
+    Absent: unknown device or key.
     """
     connects = [connect for connect, _address in asked]
     values = {
@@ -98,10 +110,14 @@ def admit(gateway: str, asked: list[tuple[Connect, str | None]]) -> dict[UUID, A
     }
     with db.transaction(system=True) as session:
         rows = session.execute(_ADMIT, values).all()
-    return {row.device_id: None if row.epoch is None else _admitted(row) for row in rows}
+    return {row.device_id: _admitted(row) for row in rows}
 
 
-def _admitted(row: Any) -> Admitted:
+def _admitted(row: Any) -> Admitted | Denied:
+    if row.disabled_at is not None:
+        return Denied.DISABLED
+    if row.epoch is None:
+        return Denied.REPLACED
     return Admitted(row.org_id, row.device_id, row.epoch, row.shadow_version, row.replaced, row.has_work)
 
 
@@ -136,12 +152,12 @@ _GONE = text("""
 UPDATE connections c SET disconnected_at = now(), disconnect_reason = g.reason, in_flight = 0
 FROM unnest(CAST(:devices AS uuid[]), CAST(:epochs AS bigint[]), CAST(:reasons AS text[]))
     AS g (device_id, epoch, reason)
-WHERE c.device_id = g.device_id AND c.epoch = g.epoch
+WHERE c.device_id = g.device_id AND c.epoch = g.epoch AND c.disconnected_at IS NULL
 """)
 
 
-def gone(connections: list[tuple[UUID, int, str]]) -> None:
-    """Record disconnects ``(device, epoch, reason)``; an older epoch changes nothing of a newer connection."""
+def gone(connections: list[Departure]) -> None:
+    """Record disconnects; an older epoch changes nothing of a newer connection, a repeated one nothing at all."""
     devices, epochs, reasons = zip(*connections, strict=True)
     with db.transaction(system=True) as session:
         session.execute(_GONE, {"devices": list(devices), "epochs": list(epochs), "reasons": list(reasons)})

@@ -1,5 +1,6 @@
 """The tunnel's endpoint, and its status."""
 
+from contextlib import suppress
 from typing import Any
 
 import flask_sock
@@ -12,8 +13,9 @@ from app.auth.roles import Role
 from app.organizations.access import current, requires
 from app.pagination import PageQuery
 from app.tunnel import inbound, protocol, service
+from app.tunnel.admission import Refused
 from app.tunnel.connection import Connection
-from app.tunnel.hub import Hub, Refused, hub
+from app.tunnel.hub import Hub, hub
 from app.tunnel.protocol import FIRST_FRAME_SECONDS, FRAME_BYTES, Close, ProtocolError
 from app.tunnel.schemas import ConnectionPage
 from app.tunnel.socket import Closed, TunnelSocket
@@ -52,7 +54,7 @@ def serve(socket: TunnelSocket) -> None:
 def _serve(socket: TunnelSocket, gateway: Hub, address: str | None) -> None:
     try:
         connect = protocol.parse_connect(socket.first(FIRST_FRAME_SECONDS))
-        admitted = gateway.admit(connect, address)
+        admitted = gateway.admission.ask(connect, address)
     except ProtocolError as error:
         return _refuse(socket, Close.PROTOCOL_ERROR, "PROTOCOL_ERROR", str(error))
     except Refused as refused:
@@ -70,8 +72,8 @@ def _serve(socket: TunnelSocket, gateway: Hub, address: str | None) -> None:
         )
     )
     socket.start_writer(str(connect.device_id))
-    gateway.join(connection, admitted)
     try:
+        gateway.join(connection, admitted)
         _read(socket, connection)
     finally:
         gateway.leave(connection, str(socket.close_message or "closed by the device"))
@@ -81,7 +83,8 @@ def _serve(socket: TunnelSocket, gateway: Hub, address: str | None) -> None:
 def _read(socket: TunnelSocket, connection: Connection) -> None:
     try:
         for raw in socket.messages():
-            inbound.take(connection, raw)
+            with suppress(Closed):  # it said more before it went: an answer among that still counts
+                inbound.take(connection, raw)
     except ProtocolError as error:
         socket.hang_up(Close.PROTOCOL_ERROR, str(error))
 

@@ -6,6 +6,8 @@ reads the next (TCP is the back-pressure), and a single writer drains a bounded 
 """
 
 import contextlib
+import io
+import os
 import socket
 import threading
 import time
@@ -28,17 +30,43 @@ from wsproto.events import (
 )
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
+from app.errors import ValidationFailed
 from app.tunnel.protocol import BEFORE_AUTHENTICATION_BYTES, OUTBOX_BYTES, OUTBOX_FRAMES, Close
 
 log = structlog.get_logger(__name__)
 
-RECEIVE_BYTES = 64 * 1024
+RECEIVE_BYTES = 16 * 1024
 MESSAGES_BEFORE_YIELD = 16
 CLOSE_SECONDS = 2.0
+EVENTS_BEFORE_AUTHENTICATION = 64
+EVENTS_PER_SECOND, EVENTS_BURST = 500, 1_000
+FRAME_OVERHEAD = 64
+
+Later = Callable[[], Event]
+"""Makes a frame when its turn comes."""
 
 
 class Closed(Exception):
     """The WebSocket is closed, or is being closed."""
+
+
+class _Pace:
+    """How many events a peer may send: what it sends faster is read later, so that no peer holds up the others."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._debt, self._at = 0.0, time.monotonic()
+
+    def count(self) -> None:
+        self.total += 1
+        self._debt += 1
+
+    def wait(self) -> float:
+        """Seconds until the next read."""
+        moment = time.monotonic()
+        self._debt = max(0.0, self._debt - (moment - self._at) * EVENTS_PER_SECOND)
+        self._at = moment
+        return max(0.0, self._debt - EVENTS_BURST) / EVENTS_PER_SECOND
 
 
 class _NoThread:
@@ -63,9 +91,11 @@ class TunnelSocket(Server):  # type: ignore[misc]
         self.max_message_bytes = BEFORE_AUTHENTICATION_BYTES
         self.closing_at: float | None = None
         self._messages: deque[str] = deque()
-        self._parts: list[str] = []
-        self._parts_bytes = 0
-        self._outbox: deque[tuple[Event | Callable[[], str], int]] = deque()
+        self._text, self._text_bytes = io.StringIO(), 0
+        self._pace = _Pace()
+        self._pinged: tuple[bytes, float] | None = None
+        self._pong: Event | None = None
+        self._outbox: deque[tuple[Event | Later, int]] = deque()
         self._outbox_bytes = 0
         self._wake = threading.Condition()
         self._writer: threading.Thread | None = None
@@ -80,7 +110,10 @@ class TunnelSocket(Server):  # type: ignore[misc]
             self.sock.settimeout(max(0.001, deadline - time.monotonic()))
             if time.monotonic() >= deadline or not self.connected or not self._receive():
                 raise Closed("no first frame in time")
-        self.sock.settimeout(None)
+            if self._pace.total > EVENTS_BEFORE_AUTHENTICATION:
+                raise Closed("too much before the first frame")
+            time.sleep(0)  # as below: it may always have data
+        self.sock.settimeout(CLOSE_SECONDS)  # until there is a writer, this greenlet waits for what it writes
         return self._messages.popleft()
 
     def messages(self) -> Iterator[str]:
@@ -91,9 +124,16 @@ class TunnelSocket(Server):  # type: ignore[misc]
                 yield self._messages.popleft()
                 served += 1
                 if served % MESSAGES_BEFORE_YIELD == 0:
-                    time.sleep(0)  # gevent would serve a socket that always has data without ever yielding
+                    time.sleep(0)
+            time.sleep(0)  # gevent would serve a socket that always has data without ever yielding
+            self._keep_pace()
             if not self.connected or not self._receive():
                 return
+
+    def _keep_pace(self) -> None:
+        """Let a flood wait in the peer's own buffers."""
+        while self.connected and (wait := self._pace.wait()):
+            time.sleep(min(wait, 0.25))
 
     def _receive(self) -> bool:
         try:
@@ -110,6 +150,7 @@ class TunnelSocket(Server):  # type: ignore[misc]
 
     def _handle_events(self) -> bool:
         for event in self.ws.events():
+            self._pace.count()
             if isinstance(event, Request):
                 self._write(AcceptConnection())  # no compression: a bomb would be inflated before authentication
             elif isinstance(event, TextMessage):
@@ -117,7 +158,7 @@ class TunnelSocket(Server):  # type: ignore[misc]
             elif isinstance(event, BytesMessage):
                 self.hang_up(Close.UNSUPPORTED, "text frames only")
             elif isinstance(event, Ping):
-                self._post(event.response(), len(event.payload))
+                self._answer_ping(event)
             elif isinstance(event, Pong):
                 self._measure(event)
             elif isinstance(event, CloseConnection):
@@ -125,23 +166,39 @@ class TunnelSocket(Server):  # type: ignore[misc]
         return True
 
     def _take(self, event: TextMessage) -> None:
-        self._parts_bytes += len(event.data)
-        if self._parts_bytes > self.max_message_bytes:
+        data = event.data
+        self._text_bytes += len(data) if data.isascii() else len(data.encode())
+        if self._text_bytes > self.max_message_bytes:
             self.hang_up(Close.TOO_BIG, f"frame over {self.max_message_bytes} bytes")
-            self._parts.clear()
-            return
-        self._parts.append(event.data)
-        if event.message_finished and self.closing_at is None:
-            self._messages.append("".join(self._parts))
+            self._text = io.StringIO()
+        else:
+            self._text.write(data)  # a list of parts would grow by empty ones, which cost the peer nothing
         if event.message_finished:
-            self._parts, self._parts_bytes = [], 0
+            if self.closing_at is None:
+                self._messages.append(self._text.getvalue())
+            self._text, self._text_bytes = io.StringIO(), 0
+
+    def _answer_ping(self, event: Ping) -> None:
+        """Only the newest ping that still waits is answered (RFC 6455, 5.5.3), so a flood of them piles nothing up."""
+        if self._writer is None:
+            return  # its first frame comes first, and then ours
+        queued, self._pong = self._pong, event.response()
+        if queued is None:
+            with contextlib.suppress(Closed):  # a ping that crossed our close frame needs no answer
+                self._post(self._take_pong, 0)
+
+    def _take_pong(self) -> Event:
+        pong, self._pong = self._pong, None
+        return pong or Pong()
 
     def _measure(self, event: Pong) -> None:
-        with contextlib.suppress(ValueError):  # a pong that nobody asked for carries no time of ours
-            self.rtt_ms = (time.monotonic() - float(event.payload.decode("ascii", "replace"))) * 1000
+        """The round trip, by our own clock: a pong that answers no ping of ours says nothing."""
+        if self._pinged and bytes(event.payload) == self._pinged[0]:
+            self.rtt_ms = (time.monotonic() - self._pinged[1]) * 1000
+            self._pinged = None
 
     def _answer_close(self, event: CloseConnection) -> None:
-        self.close_reason, self.close_message = event.code, event.reason
+        self.close_reason, self.close_message = event.code, (event.reason or "").replace("\0", "")
         if self.closing_at is None:
             with contextlib.suppress(LocalProtocolError):  # both sides may close at once
                 self._post(event.response(), 0)
@@ -152,6 +209,7 @@ class TunnelSocket(Server):  # type: ignore[misc]
 
     def start_writer(self, name: str) -> None:
         """From here on a writer of its own sends what is posted (before, posts are written at once)."""
+        self.sock.settimeout(None)
         self._writer = threading.Thread(target=self._write_all, name=f"tunnel-writer-{name}", daemon=True)
         self._writer.start()
 
@@ -161,11 +219,16 @@ class TunnelSocket(Server):  # type: ignore[misc]
 
     def post_later(self, text: Callable[[], str]) -> None:
         """Queue a frame whose text is made when its turn comes, so that newer state replaces older."""
-        self._post(text, 0)
+        self._post(lambda: Message(data=text()), 0)
 
     def ping(self) -> None:
         """Ask for a pong, to measure the round trip."""
-        self._post(Ping(payload=str(time.monotonic()).encode()), 16)
+        self._post(self._make_ping, 0)
+
+    def _make_ping(self) -> Event:
+        payload = os.urandom(8)
+        self._pinged = (payload, time.monotonic())
+        return Ping(payload=payload)
 
     def hang_up(self, code: int, reason: str) -> None:
         """Close in order: what is queued goes first, then the close frame; the peer has 2 s to answer."""
@@ -196,10 +259,11 @@ class TunnelSocket(Server):  # type: ignore[misc]
             self.abort("closed")
             self._writer.join(CLOSE_SECONDS)
 
-    def _post(self, item: Event | Callable[[], str], size: int) -> None:
+    def _post(self, item: Event | Later, size: int) -> None:
         if self._writer is None:
             self._write(item)
             return
+        size += FRAME_OVERHEAD
         with self._wake:
             if self.closing_at is not None:
                 raise Closed(self.close_message)
@@ -222,23 +286,35 @@ class TunnelSocket(Server):  # type: ignore[misc]
                     self._wake.wait()
                 item, size = self._outbox.popleft()
             written = self._write(item)
-            self._outbox_bytes -= size  # only now: a frame that is being written is still held
+            with self._wake:
+                self._outbox_bytes -= size  # only now: a frame that is being written is still held
             if not written:
                 return
 
-    def _write(self, item: Event | Callable[[], str]) -> bool:
-        event = Message(data=item()) if callable(item) else item
+    def _write(self, item: Event | Later) -> bool:
+        """Write one frame; False when it was the last one, or the link is gone."""
         try:
+            event = item() if callable(item) else item
             data = self.ws.send(event)
             self.sock.sendall(data)
-        except (OSError, LocalProtocolError) as error:
+        except LocalProtocolError:
+            return True  # the peer has sent its close frame: only ours, which follows, may still go
+        except OSError as error:
             self.abort(f"write failed: {error}")
+            return False
+        except Exception:
+            # Without its writer the socket would stand there, deaf, until the outbox is full.
+            log.exception("frame not written")
+            self.abort("internal error")
             return False
         self.bytes_out += len(data)
         return not isinstance(event, CloseConnection)
 
     def handshake(self) -> None:
-        super().handshake()
+        try:
+            super().handshake()
+        except RemoteProtocolError as error:
+            raise ValidationFailed(f"not a WebSocket upgrade: {error}") from None
         self.connected = True
 
 
@@ -247,9 +323,3 @@ class _NoEvent:
 
     def set(self) -> None:
         """Nobody waits."""
-
-
-def environ_address(environ: dict[str, Any]) -> str | None:
-    """The peer's address as the WSGI server (or the proxy it believes) tells it."""
-    value = environ.get("REMOTE_ADDR")
-    return str(value) if value else None

@@ -5,14 +5,19 @@ list, create or update, start; and after anything uncertain it is asked what run
 """
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
+import structlog
+
 from app.tunnel import protocol
 from app.tunnel.connection import Connection, Deliver
 from app.tunnel.protocol import Answer
+
+log = structlog.get_logger("tunnel")
 
 RUNNING = ("running", "started")
 
@@ -27,22 +32,41 @@ def adapted(connection: Connection, action: str) -> bool:
 def carry_out(
     connection: Connection, command_id: str, action: str, payload: dict[str, Any], timeout: float, deliver: Deliver
 ) -> None:
-    """Do what ``action`` means by the commands that a v1 agent has, in a thread of its own."""
+    """Do what ``action`` means by the commands that a v1 agent has, in a thread of its own; ``timeout`` is for all."""
     if action in _ONLY_V2:
         deliver(protocol.unsupported(f"the device's agent does not know {action}"))
         return
     if command_id in connection.adapting:
         return
     connection.adapting.add(command_id)
+    deadline = time.monotonic() + timeout
 
     def run() -> None:
         try:
-            with connection.sequence:
-                deliver(_SEQUENCES[action](connection, payload, _asker(connection, timeout)))
+            answer = _in_turn(connection, action, payload, deadline)
+        except Exception:
+            log.exception("v1 sequence failed", action=action, device_id=str(connection.device_id))
+            answer = Answer("error", error="the command failed in the cloud", code="INTERNAL_ERROR", outcome="unknown")
         finally:
             connection.adapting.discard(command_id)
+        deliver(answer)
 
     threading.Thread(target=run, name="tunnel-v1", daemon=True).start()
+
+
+def _in_turn(connection: Connection, action: str, payload: dict[str, Any], deadline: float) -> Answer:
+    """One sequence after the other; one whose caller has gone by the time it may begin is not begun."""
+    if not payload.get("flow_id") or (action == "deploy_flow" and not isinstance(payload.get("flow"), dict)):
+        return Answer("error", error=f"{action} lacks its flow", code="INVALID_FLOW", outcome="not_sent")
+    if not connection.sequence.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        return protocol.timed_out(sent=False)
+    ask = _Asker(connection, deadline)
+    try:
+        answer = _SEQUENCES[action](connection, payload, ask)
+    finally:
+        connection.sequence.release()
+    # Its last command was not sent, but one before it was.
+    return replace(answer, outcome="unknown") if ask.changed and answer.outcome == "not_sent" else answer
 
 
 def understood(answer: Answer) -> Answer:
@@ -59,19 +83,28 @@ def understood(answer: Answer) -> Answer:
     return answer
 
 
-def _asker(connection: Connection, timeout: float) -> Ask:
-    def ask(action: str, payload: dict[str, Any]) -> Answer:
+class _Asker:
+    """Asks the device within what is left of the time, and knows whether that has changed anything."""
+
+    def __init__(self, connection: Connection, deadline: float) -> None:
+        self._connection, self._deadline = connection, deadline
+        self.changed = False
+
+    def __call__(self, action: str, payload: dict[str, Any]) -> Answer:
+        timeout = self._deadline - time.monotonic()
+        if timeout <= 0:
+            return protocol.timed_out(sent=False)
         done, answers = threading.Event(), list[Answer]()
 
         def deliver(answer: Answer) -> None:
             answers.append(answer)
             done.set()
 
-        connection.ask(str(uuid4()), action, payload, timeout, deliver)
+        self._connection.ask(str(uuid4()), action, payload, timeout, deliver)
         done.wait()
-        return understood(answers[0])
-
-    return ask
+        answer = understood(answers[0])
+        self.changed = self.changed or (action in protocol.CHANGING and answer.outcome != "not_sent")
+        return answer
 
 
 def _start(connection: Connection, payload: dict[str, Any], ask: Ask) -> Answer:
@@ -91,7 +124,7 @@ def _deploy(connection: Connection, payload: dict[str, Any], ask: Ask) -> Answer
     if isinstance(known, Answer):
         return known
     connection.unsettled = False
-    flow = {"id": flow_id, **payload["flow"]}
+    flow = {**payload["flow"], "id": flow_id}
     if flow_id in known:
         stored = ask("update_flow", {"flow_id": flow_id, "flow": flow})
     else:

@@ -4,10 +4,10 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from migrations import rights
+
 revision = "0001"
 down_revision = None
-
-APP, SYSTEM = "edgeflow_app", "edgeflow_system"
 
 TENANT_TABLES = {
     "organizations": "id",
@@ -19,15 +19,21 @@ TENANT_TABLES = {
         "org_id",
     ),
 }  # fmt: skip
-CURRENT = "NULLIF(current_setting('app.org_id', true), '')::uuid"
+GLOBAL_TABLES = ("users", "sessions", "refresh_tokens", "processes", "scheduled_runs")
 
 
 def upgrade() -> None:
-    _create_roles()
+    rights.create_roles()
     op.execute(sa.schema.CreateSequence(sa.Sequence("tunnel_epochs")))
     _create_tables()
-    _secure()
-    _create_functions()
+    rights.open_sequence("tunnel_epochs")
+    for table in GLOBAL_TABLES:
+        rights.open_table(table)
+    for table, column in TENANT_TABLES.items():
+        rights.open_to_tenants(table, column, nobodys_rows=table == "idempotency_keys")
+    # What must be known before the tenant is.
+    for signature, body in FUNCTIONS.items():
+        rights.answer_across_tenants(signature, body)
 
 
 def _create_tables() -> None:
@@ -469,33 +475,6 @@ def _create_tables() -> None:
     )
 
 
-def _create_roles() -> None:
-    """Two roles that own nothing: requests act as one, sweeps over all tenants as the other."""
-    for role in (APP, SYSTEM):
-        # Roles belong to the whole server: another database's migration may create them at the same moment.
-        op.execute(
-            f"""DO $$ BEGIN CREATE ROLE {role} NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS;
-            EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"""
-        )
-        # INHERIT FALSE: the owner's login gets the rights only by SET ROLE, so forced policies hold for it too.
-        op.execute(f"GRANT {role} TO CURRENT_USER WITH INHERIT FALSE, SET TRUE")
-        op.execute(f"GRANT USAGE ON SCHEMA public TO {role}")
-
-
-def _secure() -> None:
-    for role in (APP, SYSTEM):
-        op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}")
-        op.execute(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}")
-        op.execute(f"REVOKE INSERT, UPDATE, DELETE ON alembic_version FROM {role}")
-    for table, column in TENANT_TABLES.items():
-        # A key claimed before sign-in belongs to no organization; every other row has one.
-        mine = f"{column} IS NOT DISTINCT FROM {CURRENT}" if table == "idempotency_keys" else f"{column} = {CURRENT}"
-        op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
-        op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
-        op.execute(f"CREATE POLICY tenant ON {table} TO {APP} USING ({mine}) WITH CHECK ({mine})")
-        op.execute(f"CREATE POLICY system ON {table} TO {SYSTEM} USING (true) WITH CHECK (true)")
-
-
 FUNCTIONS = {
     "identify_session(p_session uuid, p_user uuid, p_org uuid)": """
         RETURNS TABLE (user_id uuid, email text, org_id uuid, role text)
@@ -541,21 +520,6 @@ FUNCTIONS = {
           ORDER BY m.created_at, o.id
         $$""",
 }
-
-
-def _create_functions() -> None:
-    """What must be known before the tenant is: each answers one question, as the role that sees all tenants."""
-    op.execute(f"GRANT CREATE ON SCHEMA public TO {SYSTEM}")
-    for signature, body in FUNCTIONS.items():
-        op.execute(
-            f"CREATE FUNCTION {signature} {body} LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog"
-        )
-        op.execute(f"ALTER FUNCTION {signature} OWNER TO {SYSTEM}")
-        op.execute(f"SET ROLE {SYSTEM}")
-        op.execute(f"REVOKE ALL ON FUNCTION {signature} FROM PUBLIC")
-        op.execute(f"GRANT EXECUTE ON FUNCTION {signature} TO {APP}")
-        op.execute("RESET ROLE")
-    op.execute(f"REVOKE CREATE ON SCHEMA public FROM {SYSTEM}")
 
 
 def downgrade() -> None:

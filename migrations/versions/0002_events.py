@@ -4,11 +4,10 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from migrations import rights
+
 revision = "0002"
 down_revision = "0001"
-
-APP, SYSTEM = "edgeflow_app", "edgeflow_system"
-MINE = "org_id = NULLIF(current_setting('app.org_id', true), '')::uuid"
 
 # Triggers run as whoever made the change, so the policies hold for what they write too.
 FUNCTIONS = {
@@ -98,12 +97,7 @@ def _create_table() -> None:
         ["command_id"],
         postgresql_where=sa.text("command_id IS NOT NULL"),
     )
-    for role in (APP, SYSTEM):
-        op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON deployment_events TO {role}")
-    op.execute("ALTER TABLE deployment_events ENABLE ROW LEVEL SECURITY")
-    op.execute("ALTER TABLE deployment_events FORCE ROW LEVEL SECURITY")
-    op.execute(f"CREATE POLICY tenant ON deployment_events TO {APP} USING ({MINE}) WITH CHECK ({MINE})")
-    op.execute(f"CREATE POLICY system ON deployment_events TO {SYSTEM} USING (true) WITH CHECK (true)")
+    rights.open_to_tenants("deployment_events")
 
 
 def downgrade() -> None:

@@ -14,7 +14,12 @@ from tests.make import Client
 @pytest.fixture
 def limited(app: Any) -> Iterator[Any]:
     """An application that counts, with small numbers."""
-    small = {"rate_limits": True, "rate_limit_auth": "5 per minute", "rate_limit_user": "4 per minute"}
+    small = {
+        "rate_limits": True,
+        "rate_limit_ip": "12 per minute",
+        "rate_limit_auth": "5 per minute",
+        "rate_limit_user": "4 per minute",
+    }
     usual = {name: getattr(settings(), name) for name in small}
     for name, value in small.items():
         object.__setattr__(settings(), name, value)
@@ -71,3 +76,26 @@ def test_the_profile_is_limited_by_user(limited: Any) -> None:
     person, other = people.register(limited), people.register(limited)
     assert [person.api.get("/auth/profile").status_code for _ in range(6)] == [200] * 4 + [429] * 2
     other.api.get("/auth/profile", expect=200)
+
+
+def test_the_default_limit_of_an_address_says_when_to_come_back(limited: Any) -> None:
+    http = limited.test_client()
+    answers = [http.get("/api/v1/docs") for _ in range(13)]
+    assert [answer.status_code for answer in answers] == [200] * 12 + [429]
+    last = answers[-1]
+    assert (last.json["code"], last.json["status"]) == ("RATE_LIMITED", 429)
+    assert 1 <= int(last.headers["Retry-After"]) <= 61
+    assert last.headers["RateLimit"].startswith("limit=12, remaining=0")
+
+
+def test_connecting_devices_and_probes_are_never_answered_429(limited: Any) -> None:
+    http = limited.test_client()
+    assert [http.get("/api/v1/docs").status_code for _ in range(13)][-1] == 429
+    paths = ("/tunnel", "/api/v1/tunnel", "/healthz", "/readyz", "/internal/metrics")
+    upgrade = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Key": "eA==",
+        "Sec-WebSocket-Version": "13",
+    }
+    assert 429 not in [http.get(path, headers=upgrade).status_code for path in paths]

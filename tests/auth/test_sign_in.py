@@ -26,6 +26,7 @@ def test_registering_makes_an_organization_and_signs_in(app: Any, anybody: Clien
     body = answer.json
     assert (answer.status_code, body["token_type"], body["expires_in"]) == (201, "Bearer", 900)
     assert body["refresh_token"].startswith("refresh_")
+    assert answer.headers["Location"] == "/api/v1/auth/profile"
     assert (body["user"]["email"], body["user"]["name"]) == (email.upper(), "Ada")
     assert (body["organization"]["name"], body["organization"]["role"]) == ("Acme", "owner")
     assert "password" not in answer.text

@@ -107,6 +107,7 @@ UNDOCUMENTED = """
 GET /tunnel
 GET /docs
 GET /docs/assets/{id}
+GET //favicon.ico
 GET /openapi.json
 GET //healthz
 GET //readyz

@@ -38,9 +38,9 @@ class Device:
     def receive(self, timeout: float = 10) -> Any:
         return json.loads(self.socket.recv(timeout=timeout))
 
-    def answer(self, data: Any = None, **fields: Any) -> Any:
+    def answer(self, data: Any = None, *, timeout: float = 10, **fields: Any) -> Any:
         """Take the next command and answer it."""
-        command = self.receive()
+        command = self.receive(timeout)
         self.send({"type": "response", "id": command["id"], "status": "success", "data": data, **fields})
         return command
 
@@ -95,6 +95,8 @@ def tenant(app: Any) -> UUID:
 
 
 @pytest.fixture
-def caller(gateways: Platform, tenant: UUID) -> Caller:
+def caller(gateways: Platform, tenant: UUID) -> Iterator[Caller]:
     """A REST client of the second web process."""
-    return Caller(gateways.url(1), make.api_key(tenant, "operator"))
+    made = Caller(gateways.url(1), make.api_key(tenant, "operator"))
+    yield made
+    made.http.close()  # a stopping web process would wait for it

@@ -1,16 +1,21 @@
 """The tunnel over real sockets and two web processes: the device's side is played frame by frame."""
 
 import time
+from threading import Thread
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
+from sqlalchemy import text
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from app import db
 from tests import make
 from tests.platform import Platform
 from tests.tunnel.conftest import V2, Caller, Device
+from tests.tunnel.wire import UPGRADE, Wire
 
 pytestmark = pytest.mark.xdist_group("gateways")
 
@@ -216,4 +221,65 @@ def test_a_key_makes_a_command_go_out_once(gateways: Platform, tenant: UUID, cal
     assert device.receive()["action"] == "stop_flow"
     with pytest.raises(TimeoutError):
         device.receive(timeout=0.3)
+    device.close()
+
+
+def test_one_connect_that_postgresql_cannot_take_spoils_no_other(gateways: Platform, tenant: UUID) -> None:
+    """They are admitted in batches: what is wrong with one must not refuse the rest."""
+    good, bad = make.devices(10, tenant), make.devices(10, tenant)
+    made = list[Device]()
+
+    def dial(device_id: UUID, key: str, **hello: Any) -> None:
+        made.append(Device(gateways.url(), device_id, key, **hello))
+
+    threads = [Thread(target=dial, args=(one.id, key)) for one, key in good]
+    threads += [Thread(target=dial, args=(one.id, key), kwargs={"protocol": True}) for one, key in bad]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    welcome = {device.device_id for device in made if device.first["type"] == "connected"}
+    assert welcome == {str(one.id) for one, _key in good}
+    for device in made:
+        device.close()
+
+
+def test_a_connect_that_lost_against_a_newer_one_is_told_so(gateways: Platform, tenant: UUID) -> None:
+    """Two gateways admit at once, and the newer epoch is written first: the device is not disabled."""
+    made, key = make.device(tenant)
+    Device(gateways.url(), made.id, key).close()
+    with db.transaction(system=True) as session:
+        newer = text("UPDATE connections SET epoch = epoch + 1000000 WHERE device_id = :id")
+        session.execute(newer, {"id": made.id})
+    late = Device(gateways.url(1), made.id, key)
+    assert (late.first["type"], late.first["code"]) == ("error", "REPLACED")
+    assert late.closed() == 4009
+
+
+@pytest.mark.parametrize("header", ["Sec-WebSocket-Key", "Sec-WebSocket-Version"])
+def test_half_an_upgrade_is_a_bad_request(gateways: Platform, header: str) -> None:
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket", **UPGRADE}
+    del headers[header]
+    answer = httpx.get(f"{gateways.url()}/tunnel", headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
+
+
+def test_compression_is_offered_in_vain(gateways: Platform, tenant: UUID) -> None:
+    made, key = make.device(tenant)
+    wire = Wire.dial(gateways.url(), Sec_WebSocket_Extensions="permessage-deflate; client_max_window_bits")
+    assert "extensions" not in wire.head.lower()
+    assert wire.hello(made.id, key)["type"] == "connected"
+    wire.close()
+
+
+def test_an_answer_too_deep_to_pass_on_is_said_to_be_bad(gateways: Platform, tenant: UUID, caller: Caller) -> None:
+    device = connected(gateways, tenant)
+    for number in (0, 1):  # the caller's process is another one, then the device's own
+        http = Caller(gateways.url(number), str(caller.http.headers["X-API-Key"]))
+        waiting = http.later("GET", f"/edge-nodes/{device.device_id}/health")
+        command = device.receive()
+        answer = f'{{"type": "response", "id": "{command["id"]}", "status": "success", "data": '
+        device.send(answer + "[" * 300 + "]" * 300 + "}")
+        assert (waiting.result().status_code, waiting.result().json()["code"]) == (502, "BAD_DEVICE_RESPONSE")
+        http.http.close()
     device.close()
