@@ -128,13 +128,14 @@ UPDATE connections c SET
 FROM unnest(CAST(:devices AS uuid[]), CAST(:epochs AS bigint[]), CAST(:silent AS float8[]), CAST(:in_flight AS int[]),
             CAST(:bytes_in AS bigint[]), CAST(:bytes_out AS bigint[]), CAST(:rtt_ms AS float8[]))
     AS h (device_id, epoch, silent, in_flight, bytes_in, bytes_out, rtt_ms)
+JOIN devices d ON d.id = h.device_id AND d.disabled_at IS NULL
 WHERE c.device_id = h.device_id AND c.epoch = h.epoch
 RETURNING c.device_id
 """)
 
 
 def heard(connections: list[Heard]) -> set[UUID]:
-    """Write what a gateway knows of its connections; the devices that are still its own (others moved or are gone)."""
+    """Write what a gateway knows of its connections; the devices it may keep (others moved, are gone or disabled)."""
     values = {
         "devices": [one.device_id for one in connections],
         "epochs": [one.epoch for one in connections],

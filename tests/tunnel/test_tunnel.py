@@ -283,3 +283,12 @@ def test_an_answer_too_deep_to_pass_on_is_said_to_be_bad(gateways: Platform, ten
         assert (waiting.result().status_code, waiting.result().json()["code"]) == (502, "BAD_DEVICE_RESPONSE")
         http.http.close()
     device.close()
+
+
+def test_a_disabled_device_loses_its_tunnel_though_the_notice_was_lost(
+    gateways: Platform, tenant: UUID, app: Any
+) -> None:
+    """No worker runs here, so the job that closes the tunnel never does: the gateway's own look must."""
+    device = connected(gateways, tenant, **V2)
+    make.client(app, tenant).put(f"/devices/{device.device_id}", {"disabled": True}, expect=200)
+    assert device.closed(timeout=15) == 4009
