@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from limits import parse as parse_rate
 
 T = TypeVar("T")
+N = TypeVar("N", int, float)
 
 
 class SettingsError(ValueError):
@@ -35,9 +36,9 @@ def _converted(convert: Callable[[str], T], raw: str, fault: str) -> T:
         raise ValueError(fault) from None
 
 
-def _number(low: float, high: float) -> Callable[[str], float]:
-    def parse(raw: str) -> float:
-        value = _converted(float, raw, "must be a number")
+def _between(convert: Callable[[str], N], kind: str, low: N, high: N) -> Callable[[str], N]:
+    def parse(raw: str) -> N:
+        value = _converted(convert, raw, f"must be {kind}")
         if not low <= value <= high:
             raise ValueError(f"must be between {low:g} and {high:g}")
         return value
@@ -45,14 +46,12 @@ def _number(low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
-def _integer(low: int, high: int) -> Callable[[str], int]:
-    def parse(raw: str) -> int:
-        value = _converted(int, raw, "must be a whole number")
-        if not low <= value <= high:
-            raise ValueError(f"must be between {low} and {high}")
-        return value
+def _number(low: float, high: float) -> Callable[[str], float]:
+    return _between(float, "a number", low, high)
 
-    return parse
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    return _between(int, "a whole number", low, high)
 
 
 def _flag(raw: str) -> bool:

@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import select
 
 from app import db
-from app.deployments import events, members, queries, rollout
+from app.deployments import events, ledger, members, queries, rollout
 from app.deployments.rollout import Decision, Strategy
 from app.flows.models import FlowVersion
 from app.jobs import enqueue
@@ -98,7 +98,7 @@ def _refresh_members(deployment: Any) -> None:
 
 def _step(deployment: Any, before: str) -> Decision:
     if before == "rolling_back":
-        queries.skip_newer(deployment.id, deployment.flow_id)
+        ledger.skip_newer(deployment.id, deployment.flow_id)
     state = queries.snapshot(deployment.id)
     decision = rollout.decide(state)
     events.note_progress(deployment.id, state, decision.reason)
@@ -119,9 +119,9 @@ def _carry_out(deployment: Any, before: str, decision: Decision) -> bool:
     elif decision.status == before:
         return False
     elif decision.status == "rolling_back":
-        queries.add_rollbacks(deployment.id)
+        ledger.add_rollbacks(deployment.id)
     elif decision.status == "failed":
-        queries.end_installs(deployment.id)
+        ledger.end_installs(deployment.id)
     else:
         return False
     return True
@@ -196,7 +196,7 @@ def settle(org_id: UUID, answers: Iterable[Answer]) -> set[UUID]:
     changed = queries.settle(understood.values())
     installed = [row.id for row in changed if row.state in rollout.SUCCEEDED]
     if installed:
-        queries.record(installed)
+        ledger.record(installed)
     touched = {row.deployment_id for row in changed}
     settled = {row.command_id for row in changed}
     late = [answer for answer in understood.values() if answer[0] not in settled]

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 
 from app import db
 from app.auth.roles import Role
-from app.deployments import engine, members, preview, queries, rollout
+from app.deployments import engine, ledger, members, preview, queries, rollout
 from app.deployments.models import Deployment, Stage
 from app.deployments.state import count
 from app.errors import Conflict, Forbidden, InvalidState, NotFound, ValidationFailed
@@ -184,7 +184,7 @@ def cancel(org_id: UUID, deployment_id: UUID) -> dict[str, Any]:
     deployment = _lock(org_id, deployment_id)
     if deployment.status != "canceled":
         _want(deployment, "cancel")
-        queries.end_installs(deployment.id)
+        ledger.end_installs(deployment.id)
         queries.end_stages(deployment.id, "skipped")
         _become(deployment, "canceled")
     return _detail(deployment)
@@ -195,7 +195,7 @@ def rollback(org_id: UUID, deployment_id: UUID) -> dict[str, Any]:
     deployment = _lock(org_id, deployment_id)
     if deployment.status not in ("rolling_back", "rolled_back"):
         _want(deployment, "rollback")
-        queries.add_rollbacks(deployment.id)
+        ledger.add_rollbacks(deployment.id)
         queries.end_stages(deployment.id, "skipped")
         _become(deployment, "rolling_back")
     return _detail(deployment)
