@@ -39,7 +39,8 @@ if ! "$python" -c "import pip; $fits" 2>/dev/null; then
     else
         # Debian keeps ensurepip in a package of its own; the environment can do without, if a pip comes from elsewhere.
         "$system" -m venv --without-pip .venv
-        "$system" config/launch/pip_wheel.py "$python" ||
+        "$system" -m pip --python "$python" install --quiet --disable-pip-version-check pip 2>/dev/null ||
+            "$system" config/launch/pip_wheel.py "$python" ||
             { rm -rf .venv; fail "no pip could be found or downloaded: install the package python3-venv (apt install python3-venv)"; }
     fi
 fi

@@ -1,7 +1,7 @@
 """Bring pip into an environment that was made without it: ``python pip_wheel.py .venv/bin/python``.
 
 Runs before anything is installed: the standard library only. A wheel of the machine is taken, if there is one
-(Debian's python3-pip-whl), else the newest from the package index that pip itself would use.
+(Debian's python3-pip-whl), else the newest from the package index that ``PIP_INDEX_URL`` names.
 """
 
 import hashlib
@@ -17,7 +17,6 @@ from pathlib import Path
 from urllib.parse import urljoin
 
 ON_THIS_MACHINE = Path("/usr/share/python-wheels")
-INDEX = ""
 _WHEEL = re.compile(r"pip-(\d+(?:\.\d+)+)-py3-none-any\.whl")
 
 
@@ -41,7 +40,9 @@ def _install(python: str, wheel: Path) -> int:
 
 
 def _downloaded(folder: Path) -> Path:
-    index = os.environ.get("PIP_INDEX_URL", INDEX).rstrip("/") + "/pip/"
+    index = os.environ.get("PIP_INDEX_URL", "").rstrip("/") + "/pip/"
+    if index == "/pip/":
+        raise LookupError("this Python has no pip for a new environment, and PIP_INDEX_URL names no package index")
     listing = json.loads(_get(index, {"Accept": "application/vnd.pypi.simple.v1+json"}))
     files = {match.group(1): file for file in listing["files"] if (match := _WHEEL.fullmatch(file["filename"]))}
     newest = files[max(files, key=lambda version: [int(part) for part in version.split(".")])]
