@@ -14,25 +14,12 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import AgeLimit, Callbacks, Retries, ShutdownNotifications, TimeLimit
 
 from app import db
-from app.redis import ONCE_MORE
-from config.settings import settings
+from app.redis import pooled
 
 log = structlog.get_logger(__name__)
 
 NAMESPACE = "edgeflow"
 SECONDS = 1.0  # a request waits so long, after its commit, for a Redis that does not answer
-
-
-def _client() -> redis.Redis:
-    pool = redis.BlockingConnectionPool.from_url(
-        settings().redis_url,
-        max_connections=32,
-        timeout=SECONDS,
-        socket_timeout=SECONDS,
-        socket_connect_timeout=SECONDS,
-        retry=ONCE_MORE,
-    )
-    return redis.Redis(connection_pool=pool)
 
 
 @cache
@@ -42,7 +29,7 @@ def broker() -> RedisBroker:
     Dramatiq's defaults redo a killed worker's message only after about 7 minutes; these make it some 7 seconds.
     """
     made = RedisBroker(
-        client=_client(),
+        client=pooled(SECONDS),
         namespace=NAMESPACE,
         heartbeat_timeout=5_000,
         maintenance_chance=1_000_000,
