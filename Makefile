@@ -1,6 +1,6 @@
 # One command runs it: make run. Everything it needs goes into .venv and into the data folder.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fleet clean
+.PHONY: help run test lint fleet bench clean
 
 VENV := .venv/bin/python
 DEVICES ?= 100
@@ -26,6 +26,10 @@ lint: ## ruff, mypy and the rule of who may import whom
 fleet: ## DEVICES=100 simulated devices join a running platform
 	@sh config/bootstrap.sh run
 	@exec $(VENV) -m config.fleet $(DEVICES) $(ARGS)
+
+bench: ## measure; ARGS="commands" chooses suites
+	@sh config/bootstrap.sh bench
+	@exec $(VENV) -m bench $(ARGS)
 
 clean: ## remove the environment and caches; the data folder stays
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage

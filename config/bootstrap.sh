@@ -1,5 +1,6 @@
 #!/bin/sh
-# Make .venv with the pinned packages: "run" (the platform, embedded servers, the agent) or "dev" (also tests and linters).
+# Make .venv with the pinned packages: "run" (the platform, embedded servers, the agent), "dev" (also tests and linters)
+# or "bench" (also the peers that benchmarks compare with).
 # Changes nothing outside the checkout. Does nothing when the environment fits already.
 set -eu
 cd "$(dirname "$0")/.."
@@ -12,7 +13,8 @@ fail() {
 case "${1:-run}" in
 run) sets="requirements.txt requirements-embedded.txt agent/requirements.txt" ;;
 dev) sets="requirements.txt requirements-embedded.txt agent/requirements.txt requirements-dev.txt" ;;
-*) fail "usage: config/bootstrap.sh run|dev" ;;
+bench) sets="requirements.txt requirements-embedded.txt agent/requirements.txt requirements-dev.txt bench/requirements.txt" ;;
+*) fail "usage: config/bootstrap.sh run|dev|bench" ;;
 esac
 
 fits='import sys; sys.exit(sys.version_info < (3, 11))'
