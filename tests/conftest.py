@@ -6,6 +6,7 @@ The first process starts the servers; each parallel worker has a database and a 
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,9 @@ _platform: Any = None
 
 def pytest_configure(config: pytest.Config) -> None:
     global _embedded
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell starts what runs in the background so, and no program that a test starts could trap it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if SERVERS not in os.environ:
         from config import embedded
 
