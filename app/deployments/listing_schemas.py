@@ -80,6 +80,15 @@ class DryRunTotals(Schema):
     left_out_disabled = fields.Integer(metadata={"description": "meant, but disabled; no targets", "example": 0})
 
 
+class QuotaEffect(Schema):
+    """What creating the deployment would count for."""
+
+    quota = fields.String(metadata={"example": "deployments_per_month"})
+    limit = fields.Integer(allow_none=True, metadata={"description": "null: none", "example": None})
+    used = fields.Integer(metadata={"description": "this month (UTC)", "example": 12})
+    would_use = fields.Integer(metadata={"example": 13})
+
+
 class DryRunDevice(Schema):
     device_id = fields.UUID()
     device_name = fields.String(metadata={"example": _NAME})
@@ -104,6 +113,7 @@ class DryRunRead(Schema):
     flow_id = fields.UUID()
     version = fields.Integer(metadata={"example": 3})
     totals = fields.Nested(DryRunTotals)
+    quota = fields.Nested(QuotaEffect)
     items = fields.List(fields.Nested(DryRunDevice))
     total = fields.Integer(metadata={"example": 10})
     limit = fields.Integer(metadata={"example": 50})
