@@ -20,7 +20,11 @@ from config.settings import settings_or_exit
 _settings = settings_or_exit()
 _spare_descriptors = 2_048  # database, Redis, log and listening sockets of one process
 
-bind = f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"
+# A listening socket that whoever started this process keeps open (`make run` does): it outlives a killed master, so
+# that devices which dial meanwhile wait in its queue and are not refused.
+_inherited = os.environ.get("EDGEFLOW_LISTEN_FD")
+_address = f"[{_settings.host}]" if ":" in _settings.host else _settings.host
+bind = f"fd://{_inherited}" if _inherited else f"{_address}:{_settings.port}"
 workers = _settings.web_workers
 # Its worker patches the standard library, then loads the application. Never preload: patched late, everything queues.
 worker_class = "gevent"

@@ -5,9 +5,11 @@ Embedded servers where no URL is given, migrations, web, worker, scheduler, the 
 
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -41,7 +43,8 @@ def main() -> int:
 def _supervise(settings: Settings, data_dir: Path, terminal: Terminal) -> int:
     # What a killed supervisor left is ended first: it may hold the port and does its work twice.
     leftovers.end_marked(data_dir)
-    _demand_port(settings)
+    # Held by this process: while web is started again, who connects waits instead of being refused.
+    door = _listen(settings)
     common = {**os.environ, "EDGEFLOW_DATA_DIR": str(data_dir), "PYTHONUNBUFFERED": "1"}
     common[leftovers.MARK] = str(data_dir)
     supervisor = Supervisor(terminal, Watchdog(common))
@@ -51,7 +54,7 @@ def _supervise(settings: Settings, data_dir: Path, terminal: Terminal) -> int:
         if (data_dir / "home").is_symlink():
             away = (data_dir / "home").readlink()
             terminal.say(f"PostgreSQL's user may not enter {data_dir}: its data are in {away}")
-        _start_platform(supervisor, settings, environment, terminal)
+        _start_platform(supervisor, settings, environment, terminal, door)
         _start_demo(supervisor, settings, data_dir, environment, terminal)
         supervisor.watch()
         return 0
@@ -64,13 +67,14 @@ def _supervise(settings: Settings, data_dir: Path, terminal: Terminal) -> int:
         terminal.say("stopped")
 
 
-def _demand_port(settings: Settings) -> None:
-    fault = host.listen_fault(settings.host, settings.port)
-    if fault:
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        return host.listen(settings.host, settings.port)
+    except OSError as error:
         raise LaunchError(
-            f"EDGEFLOW_PORT: {settings.host}:{settings.port} is not to be had ({fault}); "
+            f"EDGEFLOW_PORT: {settings.host}:{settings.port} is not to be had ({error.strerror or error}); "
             f"choose another port: EDGEFLOW_PORT={settings.port + 10} make run"
-        )
+        ) from None
 
 
 def _stop_on_signals(supervisor: Supervisor) -> None:
@@ -95,10 +99,16 @@ def _start_servers(
 
 
 def _start_platform(
-    supervisor: Supervisor, settings: Settings, environment: dict[str, str], terminal: Terminal
+    supervisor: Supervisor,
+    settings: Settings,
+    environment: dict[str, str],
+    terminal: Terminal,
+    door: socket.socket,
 ) -> None:
     supervisor.run(_python("migrate", environment, "alembic", "-c", "migrations/alembic.ini", "upgrade", "head"))
-    supervisor.add(_python("web", environment, "gunicorn", "-c", "config/gunicorn.py", "wsgi:app"))
+    web = {**environment, "EDGEFLOW_LISTEN_FD": str(door.fileno())}
+    serve = ("gunicorn", "-c", "config/gunicorn.py", "wsgi:app")
+    supervisor.add(replace(_python("web", web, *serve), inherits=[door.fileno()]))
     size = ["--processes", str(settings.worker_processes), "--threads", str(settings.worker_threads)]
     # Less than the time a stopping worker has, so that it hands back what it could not finish.
     size += ["--worker-shutdown-timeout", "6000"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from config.launch.program import Account, LaunchError, run_as
 
 BARE_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+BACKLOG = 4096  # connects that may wait while nobody accepts
 _CLOSED_HOMES = Path("/var/lib/edgeflow")
 
 
@@ -87,16 +88,25 @@ def reaches(account: Account, folder: Path) -> bool:
     return True
 
 
+def listen(address: str, port: int) -> socket.socket:
+    """A socket that listens there. Raises OSError."""
+    made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((address, port))
+        made.listen(BACKLOG)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
 def listen_fault(address: str, port: int) -> str:
     """Why a server could not listen there now; empty if it could."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-            probe.listen()
-        except OSError as error:
-            return error.strerror or str(error)
+    try:
+        listen(address, port).close()
+    except OSError as error:
+        return error.strerror or str(error)
     return ""
 
 

@@ -36,7 +36,8 @@ class Program:
     """One long-running command.
 
     ``before`` clears what a killed predecessor left; ``probe`` raises LaunchError while the program does not serve.
-    Secrets belong into ``environment``, never into ``command``, which everybody on the machine can read.
+    Secrets belong into ``environment``, never into ``command``, which everybody on the machine can read. ``inherits``:
+    file descriptors of ours that it gets, under the same numbers.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Program:
     environment: Mapping[str, str] = field(repr=False)
     stop_signal: signal.Signals = signal.SIGTERM
     account: Account | None = None
+    inherits: Sequence[int] = ()
     before: Callable[[], None] = _nothing
     probe: Callable[[], None] = _at_once
 
@@ -58,6 +60,7 @@ class Program:
             cwd=self.cwd,
             env=dict(self.environment),
             start_new_session=True,
+            pass_fds=tuple(self.inherits),
             user=self.account.uid if self.account else None,
             group=self.account.gid if self.account else None,
             extra_groups=[] if self.account else None,

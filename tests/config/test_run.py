@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import psutil
 
 from config.launch import leftovers
 from tests.platform import free_port
@@ -68,11 +69,22 @@ def test_a_first_start_shows_a_rollout_and_a_killed_one_goes_on(data_dir: Path) 
     second.until(second.curl, 30)
     assert second.curl() == again
     assert deployed(again, port)["status"] == "succeeded"
+    kill_web(second)
+    answer = httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=30)  # waits in the queue, is not refused
+    assert answer.status_code == 200
+    assert "web was killed by signal 9" in second.text()
     assert second.interrupt() < 10
     assert leftovers.marked(data_dir) == []
     for secret in (data_dir / "secrets").iterdir():
         if secret.name != "demo":
             assert secret.read_text().strip() not in second.text()
+
+
+def kill_web(run: Run) -> None:
+    """Master and workers, as a crash of the whole part."""
+    (master,) = [one for one in psutil.Process(run.process.pid).children() if "gunicorn" in " ".join(one.cmdline())]
+    os.killpg(master.pid, signal.SIGKILL)
+    psutil.wait_procs([master], timeout=0.5)
 
 
 def deployed(command: list[str], port: int) -> dict[str, object]:
