@@ -13,8 +13,8 @@ import psycopg
 from sqlalchemy import text
 
 from app import db
-from bench import platform
-from bench.load import Load, get
+from bench import load, platform
+from bench.load import Seen
 from bench.platform import ROOT, House
 from bench.report import Figure, at_least, at_most, told
 from tests.platform import free_port
@@ -47,24 +47,22 @@ def run(*, devices: int = 10_000, seconds: float = 10.0, rounds: int = 3, durabl
         measured, compared = [], []
         with _bare(house, org_id) as peer:
             for _ in range(rounds):
-                headers = {"Authorization": f"Bearer {token}"}
-                measured.append(_load(house.platform.ports[0], "/api/v1/devices", headers, seconds))
-                compared.append(_load(peer, "/devices", {}, seconds))
+                measured.append(_load(house.url(), "/api/v1/devices", token, seconds))
+                compared.append(_load(peer, "/devices", "", seconds))
     ours, bare = (sorted(loads, key=lambda one: one.per_second)[rounds // 2] for loads in (measured, compared))
-    p50, p99 = ours.percentile(50), ours.percentile(99)
     return [
         told(f"devices: list of {LIMIT} among {devices}, {CLIENTS} clients", ours.per_second, "requests/s"),
-        told("devices: p50", p50, "ms"),
-        told("devices: p99", p99, "ms"),
-        at_most("devices: p99 / p50", p99 / p50, "times", SLOWER),
+        told("devices: p50", ours.p50_ms, "ms"),
+        told("devices: p99", ours.p99_ms, "ms"),
+        at_most("devices: p99 / p50", ours.p99_ms / ours.p50_ms, "times", SLOWER),
         told("devices: bare Flask and psycopg", bare.per_second, "requests/s"),
-        told("devices: bare Flask and psycopg, p99 / p50", bare.percentile(99) / bare.percentile(50), "times"),
+        told("devices: bare Flask and psycopg, p99 / p50", bare.p99_ms / bare.p50_ms, "times"),
         at_least("devices: throughput / bare Flask and psycopg", ours.per_second / bare.per_second, "times", SHARE),
     ]
 
 
-def _load(port: int, path: str, headers: dict[str, str], seconds: float) -> Load:
-    return get(port, f"{path}?limit={LIMIT}", headers, clients=CLIENTS, seconds=seconds)
+def _load(url: str, path: str, token: str, seconds: float) -> Seen:
+    return load.run(url, [f"{path}?limit={LIMIT}"], token, clients=CLIENTS, seconds=seconds)
 
 
 def _fleet(house: House, org_id: UUID, number: int) -> None:
@@ -79,8 +77,8 @@ def _fleet(house: House, org_id: UUID, number: int) -> None:
 
 
 @contextmanager
-def _bare(house: House, org_id: UUID) -> Iterator[int]:
-    """The peer, as the product is served: gunicorn, gevent, one process. Its port."""
+def _bare(house: House, org_id: UUID) -> Iterator[str]:
+    """The peer, as the product is served: gunicorn, gevent, one process. Its URL."""
     port = free_port()
     command = [
         sys.executable, "-m", "gunicorn", "-k", "gevent", "-w", "1", "-b", f"127.0.0.1:{port}",
@@ -89,18 +87,18 @@ def _bare(house: House, org_id: UUID) -> Iterator[int]:
     environ = {**os.environ, "DATABASE_URL": house.superuser_url, "ORG_ID": str(org_id)}
     process = subprocess.Popen(command, cwd=ROOT, env=environ)
     try:
-        _wait(port)
-        yield port
+        _wait(f"http://127.0.0.1:{port}")
+        yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(20)
 
 
-def _wait(port: int) -> None:
+def _wait(url: str) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
-            httpx.get(f"http://127.0.0.1:{port}/devices?limit=1").raise_for_status()
+            httpx.get(f"{url}/devices?limit=1").raise_for_status()
             return
         except httpx.ConnectError:
             if time.monotonic() > deadline:
