@@ -1,1 +1,1 @@
-"""What the product is compared with: the least code that does the same, on the same machine, in the same run."""
+"""What the product is compared with: the same job in the field's usual asynchronous stack."""
