@@ -1,10 +1,13 @@
 """The base of every schema: unknown fields are refused, times are RFC 3339 UTC, each field carries an example."""
 
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 import marshmallow
-from marshmallow import fields, validate
+from marshmallow import fields, missing, validate
 
 from app.clock import rfc3339
 
@@ -44,6 +47,65 @@ class Time(fields.AwareDateTime):
 
     def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         return None if value is None else rfc3339(value)
+
+
+class Rows(fields.List):
+    """Many rows of one schema: the JSON that a list of ``Nested`` becomes, at a tenth of its cost.
+
+    marshmallow asks for each value through six calls, and most of them are written as they are; UUIDs and times are
+    left to the JSON writer, which writes them alike.
+    """
+
+    def __init__(self, schema: type[Schema], **kwargs: Any) -> None:
+        super().__init__(fields.Nested(schema), **kwargs)
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> list[Any] | None:
+        if not value:
+            return None if value is None else []
+        known = set(getattr(value[0], "_fields", ()))
+        if known.issuperset(name for name, _key, _write in self._plan):
+            return self._of_one_kind(value)
+        return [self._written(row) for row in value]
+
+    def _of_one_kind(self, rows: Sequence[Any]) -> list[Any]:
+        """Rows of one statement, whose values lie in the same places."""
+        places = rows[0]._fields
+        take = itemgetter(*(places.index(name) for name, _key, _write in self._plan))
+        keys = [key for _name, key, _write in self._plan]
+        converted = [(name, key, write) for name, key, write in self._plan if write]
+        written = [dict(zip(keys, take(row), strict=True)) for row in rows]
+        for name, key, write in converted:
+            for made, row in zip(written, rows, strict=True):
+                if made[key] is not None:
+                    made[key] = write(made[key], name, row)
+        return written
+
+    def _written(self, row: Any) -> dict[str, Any]:
+        get = row.get if isinstance(row, Mapping) else lambda name, default: getattr(row, name, default)
+        written = {}
+        for name, key, write in self._plan:
+            value = get(name, missing)
+            if value is not missing:
+                written[key] = value if write is None or value is None else write(value, name, row)
+        return written
+
+    @cached_property
+    def _plan(self) -> list[tuple[str, str, Callable[..., Any] | None]]:
+        """``(attribute, key, how to write it)`` of each field; None: as it is."""
+        found = self.inner.schema.dump_fields.items()  # type: ignore[attr-defined]
+        return [
+            (field.attribute or name, name if field.data_key is None else field.data_key, _writer(field))
+            for name, field in found
+        ]
+
+
+_AS_IT_IS = (fields.String, fields.Integer, fields.Boolean, fields.Dict, fields.UUID, Time)
+
+
+def _writer(field: Any) -> Callable[..., Any] | None:
+    plain = field.inner if type(field) is fields.List else field
+    converts = getattr(plain, "value_field", None) or getattr(plain, "as_string", False)
+    return None if type(plain) in _AS_IT_IS and not converts else field._serialize
 
 
 class Text(fields.String):

@@ -34,13 +34,29 @@ NAMING = {
 }
 
 
+class TextList(ARRAY[str]):
+    """``text[]``, read as psycopg gives it, a list of str: the general type would copy it through an iterator."""
+
+    cache_ok = True
+    render_bind_cast = True
+
+    def __init__(self) -> None:
+        super().__init__(Text)
+
+    def adapt(self, cls: Any, **_options: Any) -> Any:
+        return TextList()  # not the dialect's type, which reads as the general one does
+
+    def result_processor(self, dialect: Any, coltype: object) -> Any:
+        return None
+
+
 class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING)
     type_annotation_map = {
         datetime: TIMESTAMP(timezone=True),
         str: Text,
         dict[str, Any]: JSONB,
-        list[str]: ARRAY(Text),
+        list[str]: TextList,
     }
 
 

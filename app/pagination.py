@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app import db
-from app.api_schema import Query, Schema
+from app.api_schema import Query, Rows, Schema
 from app.errors import ValidationFailed
 
 MAX_OFFSET = 2**31 - 1
@@ -46,7 +46,7 @@ def page_of(item: type[Schema]) -> type[Schema]:
         name,
         (Schema,),
         {
-            "items": fields.List(fields.Nested(item)),
+            "items": Rows(item),
             "total": fields.Integer(metadata={"description": "how many match in all", "example": 1}),
             "limit": fields.Integer(metadata={"example": 50}),
             "offset": fields.Integer(metadata={"example": 0}),

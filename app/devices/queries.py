@@ -1,6 +1,7 @@
 """Devices as they are answered: each with its connection, in one statement for any number of them."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -48,8 +49,12 @@ def sortable() -> Sortable:
 
 def described(org_id: UUID, *more: Any) -> Select[Any]:
     """The organization's devices with every field of the answer, and ``more`` columns."""
-    columns = (*_COLUMNS, status.expression().label("status"), *more)
-    return _with_connection(select(*columns)).where(Device.org_id == org_id)
+    return _all(status.expression()).add_columns(*more).where(Device.org_id == org_id)
+
+
+@cache
+def _all(state: ColumnElement[str]) -> Select[Any]:
+    return _with_connection(select(*_COLUMNS, state.label("status")))
 
 
 def one(query: Select[Any], device_id: UUID) -> Row[Any]:
