@@ -5,6 +5,7 @@ and the application's own code work on it.
 """
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -59,6 +60,8 @@ class House:
         self.superuser_url = self._servers.superuser_url.rsplit("/", 1)[0] + "/edgeflow"
         os.environ.update(
             PRODUCTION,
+            EDGEFLOW_SECRET_KEY=secrets.token_urlsafe(48),
+            EDGEFLOW_JWT_SECRET_KEY=secrets.token_urlsafe(48),
             DATABASE_URL=self._servers.database_url,
             REDIS_URL=self._servers.redis_url,
             EDGEFLOW_DATA_DIR=str(self.folder / "data"),
