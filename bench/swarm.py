@@ -11,6 +11,7 @@ import asyncio
 import base64
 import json
 import os
+import resource
 import struct
 import subprocess
 import sys
@@ -236,6 +237,8 @@ class Swarm:
 
 
 async def _main() -> None:
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     loop = asyncio.get_running_loop()
     order = json.loads(await loop.run_in_executor(None, sys.stdin.readline))
     crowd = Crowd(order["url"], order["members"], order["at_once"])
