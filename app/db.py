@@ -279,6 +279,9 @@ def look_up(statement: TextClause, values: dict[str, Any]) -> tuple[Any, ...] | 
         raise DBAPIError.instance(
             _driver_sql(statement), None, error, psycopg.Error, hide_parameters=True, connection_invalidated=lost
         ) from error
+    except BaseException as error:  # a greenlet that is ended in its wait: the answer would reach the next one
+        held.invalidate(error)
+        raise
     finally:
         held.close()
 

@@ -99,9 +99,13 @@ class Lines:
         self._handler, self.name = handler, name
 
     def write(self, line: str) -> None:
-        with suppress(OSError), self._handler.lock or nullcontext():  # nobody can be told that there is no log
-            self._handler.stream.write(line + "\n")
-            self._handler.stream.flush()
+        stream = self._handler.stream
+        with suppress(OSError, ValueError), self._handler.lock or nullcontext():  # closed: nobody can be told
+            try:
+                stream.write(line + "\n")
+            except UnicodeEncodeError:
+                stream.write(line.encode("ascii", "backslashreplace").decode() + "\n")
+            stream.flush()
 
     debug = info = warning = error = critical = exception = write
 

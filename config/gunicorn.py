@@ -19,6 +19,7 @@ from config.launch.json_logger import JsonLogger
 from config.settings import settings_or_exit
 
 _settings = settings_or_exit()
+SHORT_BYTES = 16_384
 _spare_descriptors = 2_048  # database, Redis, log and listening sockets of one process
 
 bind = f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"
@@ -69,7 +70,7 @@ _write = Response.write
 def _write_together(answer: Any, body: bytes) -> None:
     """Send the head and a short, whole body in one packet: by itself it sends two, and wakes the caller twice."""
     whole = not answer.headers_sent and not answer.chunked and answer.response_length == len(body)
-    if not whole or len(body) > 16_384 or answer._omits_body:
+    if type(answer) is not Response or not whole or len(body) > SHORT_BYTES or answer._omits_body:
         return _write(answer, body)
     lines = [*answer.default_headers(), *(f"{name}: {value}\r\n" for name, value in answer.headers), "\r\n"]
     gunicorn.util.write(answer.sock, "".join(lines).encode("latin-1") + body)

@@ -68,3 +68,16 @@ def test_a_member_of_another_organization_sees_no_device_of_the_one_he_names(app
     device, _key = make.device(org)
     other = Client(app, {"X-API-Key": make.api_key(make.organization("Other")), "X-Organization-Id": str(org)})
     assert other.get(f"/edge-nodes/{device.id}/health", expect=403)["code"] == "FORBIDDEN"
+
+
+def test_one_whose_caller_is_ended_gives_its_answer_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(self: Any, gen: Any, *_args: Any, **_options: Any) -> Any:
+        next(gen)
+        raise SystemExit
+
+    before = db.look_up(PID, {})
+    with monkeypatch.context() as patched:
+        patched.setattr(db.BoundedConnection, "wait", ended)
+        with pytest.raises(SystemExit):
+            db.look_up(text("SELECT 'his'"), {})
+    assert db.look_up(PID, {}) not in (before, ("his",))
