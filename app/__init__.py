@@ -1,11 +1,13 @@
 """EdgeFlow Cloud: the web application."""
 
+from collections.abc import Callable
+from typing import Any
+
 import flask_swagger_ui
 import structlog
 from flask import Flask, Response, request, send_from_directory
 from flask.typing import ResponseReturnValue
 from flask_jwt_extended import JWTManager
-from flask_limiter import RateLimitExceeded
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -42,8 +44,12 @@ class EdgeFlow(Flask):
         if rule is None or rule.websocket:
             return super().dispatch_request()
         _read_body()
-        with db.transaction():
+        with db.unit():
             return super().dispatch_request()
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """As it is: no view is a coroutine, and the question is asked several times a request."""
+        return func
 
 
 def _read_body() -> None:
@@ -51,6 +57,8 @@ def _read_body() -> None:
 
     Raises RequestEntityTooLarge, also for a body of untold length, which would otherwise be cut off at the limit.
     """
+    if "CONTENT_LENGTH" not in request.environ and "HTTP_TRANSFER_ENCODING" not in request.environ:
+        return
     body = request.get_data(cache=True)
     if request.content_length is None and len(body) >= MAX_BODY_BYTES:
         raise RequestEntityTooLarge
@@ -68,7 +76,7 @@ def create_app() -> Flask:
     observe_requests(app)
     JWTManager(app)
     limits.limiter.enabled = config.rate_limits
-    limits.limiter.init_app(app)
+    limits.count_addresses(app)
     _handle_errors(app)
     app.register_blueprint(health)
     _document(app)
@@ -123,7 +131,6 @@ def _asset(name: str) -> Response:
 
 def _handle_errors(app: Flask) -> None:
     app.register_error_handler(AppError, error_response)
-    app.register_error_handler(RateLimitExceeded, lambda error: error_response(limits.default_exceeded(error)))
     for unavailable in (OperationalError, InterfaceError, PoolTimeout):
         app.register_error_handler(unavailable, _database_away)
     app.register_error_handler(DBAPIError, _database_failed)

@@ -13,11 +13,13 @@ from typing import Any
 from uuid import uuid4
 
 import gunicorn.util
+from gunicorn.http.wsgi import Response
 
 from config.launch.json_logger import JsonLogger
 from config.settings import settings_or_exit
 
 _settings = settings_or_exit()
+SHORT_BYTES = 16_384
 _spare_descriptors = 2_048  # database, Redis, log and listening sockets of one process
 
 # A listening socket that whoever started this process keeps open (`make run` does): it outlives a killed master, so
@@ -65,6 +67,22 @@ def _refuse(peer: socket.socket, status: int, reason: str, _message: str) -> Non
 
 
 gunicorn.util.write_error = _refuse  # it has no setting for this
+
+_write = Response.write
+
+
+def _write_together(answer: Any, body: bytes) -> None:
+    """Send the head and a short, whole body in one packet: by itself it sends two, and wakes the caller twice."""
+    whole = not answer.headers_sent and not answer.chunked and answer.response_length == len(body)
+    if type(answer) is not Response or not whole or len(body) > SHORT_BYTES or answer._omits_body:
+        return _write(answer, body)
+    lines = [*answer.default_headers(), *(f"{name}: {value}\r\n" for name, value in answer.headers), "\r\n"]
+    gunicorn.util.write(answer.sock, "".join(lines).encode("latin-1") + body)
+    answer.headers_sent, answer.sent = True, len(body)
+    return None
+
+
+Response.write = _write_together
 
 
 def on_starting(server: Any) -> None:

@@ -3,12 +3,13 @@
 The functions it calls belong to ``edgeflow_system`` and are the only way for a request to look across tenants.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from app import db
 from app.auth.roles import Role
@@ -28,6 +29,8 @@ class Identity:
     role: Role | None
     name: str
     session_id: UUID | None = None
+    beside: Any = field(default=None, repr=False, compare=False)
+    """What was looked up in the same statement."""
 
     @property
     def actor(self) -> str:
@@ -35,46 +38,79 @@ class Identity:
         return f"{self.kind}:{self.name}"
 
 
+@dataclass(frozen=True)
+class Beside:
+    """One more value to look up in the statement that finds the caller: two round trips less for a frequent request.
+
+    ``sql`` is a SELECT of that value. It may name the caller's organization, ``who.org_id``, and runs under the
+    row-level security of that organization.
+    """
+
+    sql: str
+    values: dict[str, Any]
+
+
 _TELL = "set_config('app.org_id', coalesce(i.org_id::text, ''), true)"
 _TELL_MEMBER = "set_config('app.org_id', coalesce(CASE WHEN i.role IS NOT NULL THEN i.org_id::text END, ''), true)"
-_SESSION = text(f"SELECT i.*, {_TELL_MEMBER} FROM identify_session(:session, :user, :org) i")
-_API_KEY = text(f"SELECT i.*, {_TELL} FROM identify_api_key(:hash) i")
+_SESSION = text(
+    f"SELECT i.user_id, i.email, i.org_id, i.role, {_TELL_MEMBER} FROM identify_session(:session, :user, :org) i"
+)
+_API_KEY = text(f"SELECT i.id, i.org_id, i.role, i.name, i.stale, {_TELL} FROM identify_api_key(:hash) i")
 _USED = text(
     "UPDATE api_keys SET last_used_at = now() "
     "WHERE id = (SELECT id FROM api_keys WHERE id = :id FOR NO KEY UPDATE SKIP LOCKED)"
 )
-_DEVICE = text(f"SELECT i.*, {_TELL} FROM identify_devices(CAST(:hashes AS bytea[])) i")
+_DEVICE = text(
+    f"SELECT i.device_id, i.org_id, i.name, i.disabled_at, {_TELL} FROM identify_devices(CAST(:hashes AS bytea[])) i"
+)
 
 
-def by_session(session_id: UUID, user_id: UUID, org_id: UUID | None) -> Identity | None:
+def by_session(session_id: UUID, user_id: UUID, org_id: UUID | None, beside: Beside | None = None) -> Identity | None:
     """The user of a session that lives; ``org_id`` asks for another organization than the session's own.
 
     A stranger to the organization is told of none, so that nothing he calls can see its rows.
     """
-    row = db.session.execute(_SESSION, {"session": session_id, "user": user_id, "org": org_id}).first()
+    row, found = _find(_SESSION, {"session": session_id, "user": user_id, "org": org_id}, beside)
     if row is None:
         return None
-    role = Role(row.role) if row.role else None
-    return _told(Identity("user", row.user_id, row.org_id if role else None, role, row.email, session_id))
+    user, email, org, given, *_ = row
+    role = Role(given) if given else None
+    return _told(Identity("user", user, org if role else None, role, email, session_id, found), beside)
 
 
-def by_api_key(key: str) -> Identity | None:
+def by_api_key(key: str, beside: Beside | None = None) -> Identity | None:
     """The API key, if it lives. Notes its use, at most once a minute and without waiting for others who do."""
-    row = db.session.execute(_API_KEY, {"hash": digest(key)}).first()
+    row, found = _find(_API_KEY, {"hash": digest(key)}, beside)
     if row is None:
         return None
-    found = _told(Identity("api_key", row.id, row.org_id, Role(row.role), row.name))
-    if row.stale:
-        db.session.execute(_USED, {"id": row.id})
-    return found
+    key_id, org_id, role, name, stale, *_ = row
+    identity = _told(Identity("api_key", key_id, org_id, Role(role), name, beside=found), beside)
+    if stale:
+        db.session.execute(_USED, {"id": key_id})
+    return identity
 
 
 def by_device_key(key: str) -> Identity | None:
     """The device whose key this is, unless it is disabled."""
-    row = db.session.execute(_DEVICE, {"hashes": [digest(key)]}).first()
-    if row is None or row.disabled_at is not None:
+    row, _found = _find(_DEVICE, {"hashes": [digest(key)]}, None)
+    if row is None:
         return None
-    return _told(Identity("device", row.device_id, row.org_id, None, row.name))
+    device_id, org_id, name, disabled_at, *_ = row
+    return None if disabled_at else _told(Identity("device", device_id, org_id, None, name), None)
+
+
+def _find(who: TextClause, values: dict[str, Any], beside: Beside | None) -> tuple[Any, Any]:
+    """The caller's row, in the request's transaction, or in a statement of its own together with what is beside it."""
+    if beside is None:
+        return db.session.execute(who, values).first(), None
+    row = db.look_up(_together(who, beside.sql), {**values, **beside.values})
+    return row, row[-1] if row else None
+
+
+@cache
+def _together(who: TextClause, beside: str) -> TextClause:
+    """Materialized: the tenant is set when the caller's row is made, before anything beside it is looked up."""
+    return text(f"WITH who AS MATERIALIZED ({who.text}) SELECT who.*, ({beside}) FROM who")
 
 
 @dataclass(frozen=True)
@@ -97,6 +133,6 @@ def devices_by_keys(keys: list[str]) -> dict[str, KnownDevice]:
     }
 
 
-def _told(identity: Identity) -> Identity:
-    db.act_for(identity.org_id, told=True)
+def _told(identity: Identity, beside: Beside | None) -> Identity:
+    db.act_for(identity.org_id, told=beside is None)
     return identity

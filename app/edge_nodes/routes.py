@@ -1,6 +1,7 @@
 """The 11 endpoints that reach one device: each is one command over its tunnel."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 from uuid import UUID
 
 from flask import Response, jsonify
@@ -12,6 +13,9 @@ from app.edge_nodes import schemas, service
 from app.errors import NotBuilt
 from app.organizations.access import current, requires
 from app.replay import commit_before_waiting
+from app.tunnel import queries
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 blp = Blueprint("edge-nodes", __name__, description="One device, remotely: its health, its flows, its settings")
 
@@ -20,13 +24,21 @@ CommandQuery = schemas.CommandQuery
 
 
 def _ask(device_id: UUID, action: str, query: dict[str, Any], **payload: Any) -> Response:
-    data = service.ask(current.org, device_id, action, payload, timeout=query["timeout"], release=commit_before_waiting)
+    route = queries.route(current.beside)
+    data = service.ask(
+        current.org, device_id, route, action, payload, timeout=query["timeout"], release=commit_before_waiting
+    )
     return jsonify(data)
+
+
+def _requires(role: Role) -> Callable[[F], F]:
+    """As ``requires``; the caller and where the device is are one look-up."""
+    return requires(role, beside=queries.route_beside)
 
 
 @blp.route("/edge-nodes/<uuid:device_id>/health")
 class Health(MethodView):
-    @requires(Role.VIEWER)
+    @_requires(Role.VIEWER)
     @blp.arguments(CommandQuery, location="query")
     @blp.response(200, schemas.Health)
     @blp.errors(*DEVICE_ERRORS)
@@ -37,7 +49,7 @@ class Health(MethodView):
 
 @blp.route("/edge-nodes/<uuid:device_id>/node-types")
 class NodeTypes(MethodView):
-    @requires(Role.VIEWER)
+    @_requires(Role.VIEWER)
     @blp.arguments(CommandQuery, location="query")
     @blp.response(200, schemas.NodeTypes)
     @blp.errors(*DEVICE_ERRORS)
@@ -48,18 +60,18 @@ class NodeTypes(MethodView):
 
 @blp.route("/edge-nodes/<uuid:device_id>/editor-url")
 class EditorUrl(MethodView):
-    @requires(Role.VIEWER)
+    @_requires(Role.VIEWER)
     @blp.response(200, schemas.EditorUrl)
     @blp.errors(*DEVICE_ERRORS)
     def get(self, device_id: UUID) -> Response:
         """Get the URL of a device's editor."""
-        service.reach(current.org, device_id)
+        service.reach(queries.route(current.beside))
         raise NotBuilt("the remote editor is not available in this release")
 
 
 @blp.route("/edge-nodes/<uuid:device_id>/flows")
 class EdgeFlows(MethodView):
-    @requires(Role.VIEWER)
+    @_requires(Role.VIEWER)
     @blp.arguments(CommandQuery, location="query")
     @blp.response(200, schemas.EdgeFlowList)
     @blp.errors(*DEVICE_ERRORS)
@@ -67,7 +79,7 @@ class EdgeFlows(MethodView):
         """List the flows on a device."""
         return _ask(device_id, "list_flows", query)
 
-    @requires(Role.OPERATOR)
+    @_requires(Role.OPERATOR)
     @blp.arguments(CommandQuery, location="query")
     @blp.arguments(schemas.EdgeFlowWrite)
     @blp.response(200, schemas.EdgeFlowState)
@@ -79,7 +91,7 @@ class EdgeFlows(MethodView):
 
 @blp.route("/edge-nodes/<uuid:device_id>/flows/<string(maxlength=255):flow_id>")
 class EdgeFlow(MethodView):
-    @requires(Role.VIEWER)
+    @_requires(Role.VIEWER)
     @blp.arguments(CommandQuery, location="query")
     @blp.response(200, schemas.EdgeFlowRead)
     @blp.errors(*DEVICE_ERRORS)
@@ -87,7 +99,7 @@ class EdgeFlow(MethodView):
         """Get a flow from a device."""
         return _ask(device_id, "get_flow", query, flow_id=flow_id)
 
-    @requires(Role.OPERATOR)
+    @_requires(Role.OPERATOR)
     @blp.arguments(CommandQuery, location="query")
     @blp.arguments(schemas.EdgeFlowWrite)
     @blp.response(200, schemas.EdgeFlowState)
@@ -96,7 +108,7 @@ class EdgeFlow(MethodView):
         """Update a flow on a device."""
         return _ask(device_id, "update_flow", query, flow_id=flow_id, flow=data["flow"])
 
-    @requires(Role.OPERATOR)
+    @_requires(Role.OPERATOR)
     @blp.arguments(CommandQuery, location="query")
     @blp.response(200, schemas.EdgeFlowState)
     @blp.errors(*DEVICE_ERRORS)
@@ -107,7 +119,7 @@ class EdgeFlow(MethodView):
 
 @blp.route("/edge-nodes/<uuid:device_id>/flows/<string(maxlength=255):flow_id>/start")
 class EdgeFlowStart(MethodView):
-    @requires(Role.OPERATOR)
+    @_requires(Role.OPERATOR)
     @blp.arguments(CommandQuery, location="query")
     @blp.response(200, schemas.EdgeFlowState)
     @blp.errors(*DEVICE_ERRORS)
@@ -118,7 +130,7 @@ class EdgeFlowStart(MethodView):
 
 @blp.route("/edge-nodes/<uuid:device_id>/flows/<string(maxlength=255):flow_id>/stop")
 class EdgeFlowStop(MethodView):
-    @requires(Role.OPERATOR)
+    @_requires(Role.OPERATOR)
     @blp.arguments(CommandQuery, location="query")
     @blp.response(200, schemas.EdgeFlowState)
     @blp.errors(*DEVICE_ERRORS)
@@ -129,7 +141,7 @@ class EdgeFlowStop(MethodView):
 
 @blp.route("/edge-nodes/<uuid:device_id>/configure")
 class Configure(MethodView):
-    @requires(Role.OPERATOR)
+    @_requires(Role.OPERATOR)
     @blp.arguments(CommandQuery, location="query")
     @blp.arguments(schemas.NodeConfigure)
     @blp.response(200, schemas.Configured)
@@ -137,6 +149,11 @@ class Configure(MethodView):
     def put(self, query: dict[str, Any], data: dict[str, Any], device_id: UUID) -> Response:
         """Update a device's connection settings."""
         answered = service.configure(
-            current.org, device_id, data["settings"], timeout=query["timeout"], release=commit_before_waiting
+            current.org,
+            device_id,
+            queries.route(current.beside),
+            data["settings"],
+            timeout=query["timeout"],
+            release=commit_before_waiting,
         )
         return jsonify(answered)

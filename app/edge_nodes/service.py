@@ -7,7 +7,6 @@ from uuid import UUID
 from sqlalchemy import text
 
 from app import db
-from app.clock import rfc3339
 from app.errors import (
     AppError,
     BadDeviceResponse,
@@ -20,10 +19,10 @@ from app.errors import (
     NotSupportedByDevice,
     ServiceUnavailable,
 )
-from app.tunnel import bus, queries
+from app.tunnel import bus
 from app.tunnel.link import Unsent
 from app.tunnel.protocol import Answer
-from config.settings import settings
+from app.tunnel.queries import Route
 
 _FAILURES: dict[str, type[AppError]] = {
     "DEVICE_TIMEOUT": DeviceTimeout,
@@ -34,28 +33,36 @@ _FAILURES: dict[str, type[AppError]] = {
 
 
 def ask(
-    org_id: UUID, device_id: UUID, action: str, payload: dict[str, Any], *, timeout: float, release: Callable[[], None]
+    org_id: UUID,
+    device_id: UUID,
+    route: Route | None,
+    action: str,
+    payload: dict[str, Any],
+    *,
+    timeout: float,
+    release: Callable[[], None],
 ) -> Any:
     """Send a command and answer the device's data. ``release`` ends the transaction before the wait begins.
+
+    ``route``: the device's, as the organization sees it (``tunnel.queries``).
 
     Never sent twice by us. Raises NotFound, InvalidState (disabled), DeviceOffline, DeviceTimeout, DeviceDisconnected,
     DeviceError, BadDeviceResponse, NotSupportedByDevice or ServiceUnavailable; the last ones tell the ``outcome``.
     """
-    route = reach(org_id, device_id)
+    reached = reach(route)
     release()
     try:
-        answer = bus.call(device_id, route.gateway, action, payload, timeout)
+        answer = bus.call(device_id, str(reached.gateway), action, payload, timeout)
     except Unsent:
         raise ServiceUnavailable("the message bus is briefly unavailable", outcome="unknown") from None
-    return _data(answer, route)
+    return _data(answer, reached)
 
 
-def reach(org_id: UUID, device_id: UUID) -> Any:
-    """The route to a device of the organization. Raises NotFound, InvalidState or DeviceOffline."""
-    route = queries.route(device_id, settings().offline_after)
+def reach(route: Route | None) -> Route:
+    """The route to a device that can be reached. Raises NotFound, InvalidState or DeviceOffline."""
     if route is None:
         raise NotFound("device")
-    if route.disabled_at is not None:
+    if route.disabled:
         raise InvalidState("the device is disabled", current_state="disabled", allowed_actions=["enable"])
     if not route.reachable:
         raise _offline(route)
@@ -63,20 +70,25 @@ def reach(org_id: UUID, device_id: UUID) -> Any:
 
 
 def configure(
-    org_id: UUID, device_id: UUID, given: dict[str, Any], *, timeout: float, release: Callable[[], None]
+    org_id: UUID,
+    device_id: UUID,
+    route: Route | None,
+    given: dict[str, Any],
+    *,
+    timeout: float,
+    release: Callable[[], None],
 ) -> Any:
     """Record connection settings, then send them. Raises as ``ask`` does; nothing is recorded for a deaf device."""
-    route = reach(org_id, device_id)
-    if "configure" not in route.capabilities:
+    if "configure" not in reach(route).capabilities:
         raise NotSupportedByDevice("the device's agent does not know configure")
     db.session.execute(
         text("UPDATE devices SET settings = settings || CAST(:given AS jsonb), updated_at = now() WHERE id = :id"),
         {"given": db.as_json(given), "id": device_id},
     )
-    return ask(org_id, device_id, "configure", {"settings": given}, timeout=timeout, release=release)
+    return ask(org_id, device_id, route, "configure", {"settings": given}, timeout=timeout, release=release)
 
 
-def _data(answer: Answer, route: Any) -> Any:
+def _data(answer: Answer, route: Route) -> Any:
     if answer.ok:
         return answer.data
     if answer.code == "DEVICE_OFFLINE":
@@ -91,6 +103,6 @@ def _data(answer: Answer, route: Any) -> Any:
     raise failure(message, **extra)
 
 
-def _offline(route: Any) -> DeviceOffline:
-    seen = rfc3339(route.last_seen_at) if route.last_seen_at else None
+def _offline(route: Route) -> DeviceOffline:
+    seen = route.last_seen_at
     return DeviceOffline("the device is offline", headers={"Retry-After": "30"}, last_seen_at=seen, outcome="not_sent")

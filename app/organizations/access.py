@@ -1,5 +1,6 @@
 """Who may do what: credentials to an identity, the identity's role, and the current tenant of a request."""
 
+import time
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar, cast
@@ -11,7 +12,7 @@ from flask import current_app, g, request
 
 from app import limits
 from app.auth import identity as identities
-from app.auth.identity import Identity
+from app.auth.identity import Beside, Identity
 from app.auth.roles import Role
 from app.errors import Forbidden, NotFound, Unauthorized, ValidationFailed
 from app.replay import run_once
@@ -20,7 +21,13 @@ from config.settings import settings
 F = TypeVar("F", bound=Callable[..., Any])
 
 REQUIRED_CLAIMS = ["exp", "iat", "iss", "aud", "sub", "sid", "type"]
+VERIFIED_TOKENS = 10_000
 NO_MEMBER = "you are not a member of that organization"
+
+
+_verified: dict[str, dict[str, Any]] = {}
+"""Claims by token: a signature that was right stays right, so only the time is looked at again. The session's row says
+on each request whether the token still opens anything."""
 
 
 class Current:
@@ -55,12 +62,22 @@ class Current:
     def device_id(self) -> UUID | None:
         return self.identity.id if self.identity.kind == "device" else None
 
+    @property
+    def beside(self) -> Any:
+        """What ``requires(beside=…)`` asked for."""
+        return self.identity.beside
+
 
 current = Current()
 
 
 def requires(
-    role: Role | None, *, device: bool = False, user: bool = False, sensitive: bool = False
+    role: Role | None,
+    *,
+    device: bool = False,
+    user: bool = False,
+    sensitive: bool = False,
+    beside: Callable[..., Beside] | None = None,
 ) -> Callable[[F], F]:
     """Only callers with at least this role in the current organization; None: anybody who is signed in, also a user
     who is no member any more of the organization that he signed in to.
@@ -68,14 +85,16 @@ def requires(
     The current organization is that of the path's ``organization_id``, else of ``X-Organization-Id``, else the
     session's or key's own.
     ``device``: a device key is welcome too (the route checks that it speaks of itself). ``user``: a person who is
-    signed in, no API key. ``sensitive``: counted by user, stricter, instead of by organization.
+    signed in, no API key. ``sensitive``: counted by user, stricter, instead of by organization. ``beside``: what to
+    look up together with the caller, made from the path's values; ``current.beside`` has it.
     Raises Unauthorized, Forbidden or RateLimited.
     """
 
     def decorate(view: F) -> F:
         @wraps(view)
         def checked(*args: Any, **kwargs: Any) -> Any:
-            admit(authenticate(), role, device=device, user=user)
+            asked = beside(**(request.view_args or {})) if beside else None
+            admit(authenticate(asked), role, device=device, user=user)
             _count(sensitive)
             caller = f"{current.identity.kind}:{current.identity.id}"
             return run_once(caller, current.identity.org_id, lambda: view(*args, **kwargs))
@@ -97,9 +116,9 @@ def public(view: F) -> F:
     return cast(F, open_to_all)
 
 
-def authenticate() -> Identity:
+def authenticate(beside: Beside | None = None) -> Identity:
     """The caller of this request, from its ``Authorization`` or ``X-API-Key`` header. Raises Unauthorized."""
-    found = _from_headers()
+    found = _from_headers(beside)
     if found is None:
         limits.by_address("failed-auth", settings().rate_limit_ip)
         raise Unauthorized()
@@ -134,25 +153,25 @@ def _count(sensitive: bool) -> None:
         limits.hit("org", str(current.org), settings().rate_limit_org)
 
 
-def _from_headers() -> Identity | None:
+def _from_headers(beside: Beside | None) -> Identity | None:
     key = request.headers.get("X-API-Key")
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if key:
-        return _from_key(key)
+        return _from_key(key, beside)
     if scheme.lower() == "bearer" and token:
-        return _from_token(token.strip())
+        return _from_token(token.strip(), beside)
     return None
 
 
-def _from_key(key: str) -> Identity | None:
-    found = identities.by_device_key(key) if key.startswith("device_") else identities.by_api_key(key)
+def _from_key(key: str, beside: Beside | None) -> Identity | None:
+    found = identities.by_device_key(key) if key.startswith("device_") else identities.by_api_key(key, beside)
     wanted = _wanted_organization()
     if found and found.kind == "api_key" and wanted not in (None, found.org_id):
         raise Forbidden("this API key belongs to another organization")
     return found
 
 
-def _from_token(token: str) -> Identity | None:
+def _from_token(token: str, beside: Beside | None) -> Identity | None:
     claims = _claims(token)
     if claims is None:
         return None
@@ -161,7 +180,7 @@ def _from_token(token: str) -> Identity | None:
     except (ValueError, TypeError, AttributeError):
         return None
     wanted = _wanted_organization()
-    found = identities.by_session(session_id, user_id, wanted)
+    found = identities.by_session(session_id, user_id, wanted, beside)
     if found and wanted and found.role is None:
         raise Forbidden(NO_MEMBER)
     return found
@@ -183,6 +202,18 @@ def _claims(token: str) -> dict[str, Any] | None:
 
     Not by flask-jwt-extended: it takes a token without exp, and one without type for an access token.
     """
+    known = _verified.get(token)
+    if known is not None:
+        return known if known["exp"] > time.time() else None
+    claims = _verify(token)
+    if claims is not None:
+        if len(_verified) >= VERIFIED_TOKENS:
+            _verified.clear()
+        _verified[token] = claims
+    return claims
+
+
+def _verify(token: str) -> dict[str, Any] | None:
     config = current_app.config
     try:
         claims: dict[str, Any] = jwt.decode(

@@ -269,7 +269,7 @@ class Hub:
 def _observe(connection: Connection, command: Message, answer: Answer, seconds: float) -> None:
     outcome = answer.code or "ok"
     # Devices choose their own codes; as a label each would be a series of its own for ever.
-    COMMANDS.labels(command["action"], outcome if outcome in OUR_CODES or answer.ok else "DEVICE_ERROR").inc()
+    _counter(command["action"], outcome if outcome in OUR_CODES or answer.ok else "DEVICE_ERROR").inc()
     log.info(
         "command",
         action=command["action"],
@@ -279,6 +279,11 @@ def _observe(connection: Connection, command: Message, answer: Answer, seconds: 
         command_id=command["id"],
         request_id=command["rid"],
     )
+
+
+@cache
+def _counter(action: str, outcome: str) -> Counter:
+    return COMMANDS.labels(action, outcome)
 
 
 def _heard(connection: Connection, moment: float) -> Heard:

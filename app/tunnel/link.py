@@ -1,4 +1,4 @@
-"""The Redis side of a process: one channel of its own, and publishes coalesced into pipelines.
+"""The Redis side of a process: one channel of its own on one connection, and one pipe that all publishes share.
 
 Redis only carries messages; where a device is stands in PostgreSQL. So losing Redis loses no route, and a publish that
 reaches nobody is known at once (PUBLISH tells the number of receivers).
@@ -7,18 +7,19 @@ reaches nobody is known at once (PUBLISH tells the number of receivers).
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 import redis
 import structlog
 
-from app.redis import client, listener
-from app.tunnel.batch import Batcher
+from app.redis import REQUEST_TIMEOUT, Pipe, listener
 
 log = structlog.get_logger(__name__)
 
 Message = dict[str, Any]
+NAME = "edgeflow-link"  # what Redis lists its two connections as
 RETRY_SECONDS = 0.5
 REPOST_SECONDS, REPOST_BYTES = 5.0, 64 * 1024 * 1024
 
@@ -40,7 +41,7 @@ class Link:
         self._unsent: list[_Outgoing] = []
         self._unsent_bytes = 0
         self._pause = threading.Event()
-        self._outgoing: Batcher[_Outgoing] = Batcher("publish", self._publish, seconds=0, most=500)
+        self._pipe = Pipe(NAME, REQUEST_TIMEOUT)
         threading.Thread(target=self._post_again, name="tunnel-repost", daemon=True).start()
         threading.Thread(target=self._listen, name="tunnel-link", daemon=True).start()
 
@@ -50,44 +51,39 @@ class Link:
 
     def send(self, process: str, message: Message, timeout: float = 2.0) -> int:
         """Publish to a process; the number of receivers (0: that process is gone). Raises Unsent."""
-        outgoing = _Outgoing(channel(process), orjson.dumps(message, default=str))
-        self._outgoing.add(outgoing)
-        if not outgoing.done.wait(timeout) or outgoing.receivers is None:
-            raise Unsent(process)
-        return outgoing.receivers
+        body = orjson.dumps(message, default=str)
+        try:
+            receivers: int = self._pipe.call("PUBLISH", channel(process), body, timeout=timeout)
+        except redis.RedisError as error:
+            log.warning("not published", error=str(error))
+            raise Unsent(process) from error
+        return receivers
 
     def post(self, process: str, message: Message) -> None:
         """Publish without waiting. While nobody is there to receive it, or Redis is away, it is tried for a moment."""
-        outgoing = _Outgoing(channel(process), orjson.dumps(message, default=str))
-        outgoing.retry_until = time.monotonic() + REPOST_SECONDS
-        self._outgoing.add(outgoing)
+        body = orjson.dumps(message, default=str)
+        self._publish(_Outgoing(channel(process), body, time.monotonic() + REPOST_SECONDS))
 
-    def _publish(self, batch: list["_Outgoing"]) -> None:
-        pipeline = client().pipeline(transaction=False)
-        for outgoing in batch:
-            pipeline.publish(outgoing.channel, outgoing.body)
-        try:
-            for outgoing, receivers in zip(batch, pipeline.execute(), strict=True):
-                outgoing.receivers = receivers
-        except (redis.RedisError, OSError) as error:
-            log.warning("not published", messages=len(batch), error=str(error))
-        finally:
-            for outgoing in batch:
-                outgoing.done.set()
-        self._keep([outgoing for outgoing in batch if not outgoing.receivers])
+    def _publish(self, outgoing: "_Outgoing") -> None:
+        def told(receivers: Any) -> None:
+            if isinstance(receivers, Exception):
+                log.warning("not published", error=str(receivers))
+            if isinstance(receivers, Exception) or not receivers:
+                self._keep(outgoing)
 
-    def _keep(self, unsent: list["_Outgoing"]) -> None:
-        for outgoing in unsent:
-            if outgoing.retry_until > time.monotonic() and self._unsent_bytes + len(outgoing.body) <= REPOST_BYTES:
-                self._unsent.append(outgoing)
-                self._unsent_bytes += len(outgoing.body)
+        self._pipe.post("PUBLISH", outgoing.channel, outgoing.body, told=told)
+
+    def _keep(self, unsent: "_Outgoing") -> None:
+        if unsent.retry_until > time.monotonic() and self._unsent_bytes + len(unsent.body) <= REPOST_BYTES:
+            self._unsent.append(unsent)
+            self._unsent_bytes += len(unsent.body)
 
     def _post_again(self) -> None:
         while True:
             self._pause.wait(RETRY_SECONDS)
             unsent, self._unsent, self._unsent_bytes = self._unsent, [], 0
             for outgoing in unsent:
-                self._outgoing.add(outgoing)
+                self._publish(outgoing)
 
     def _listen(self) -> None:
         pause = threading.Event()
@@ -102,7 +98,7 @@ class Link:
             pause.wait(RETRY_SECONDS)
 
     def _subscribe(self) -> None:
-        with listener() as connection, connection.pubsub(ignore_subscribe_messages=False) as subscription:
+        with listener(NAME) as connection, connection.pubsub(ignore_subscribe_messages=False) as subscription:
             subscription.subscribe(channel(self.process))
             while True:
                 message = subscription.get_message(timeout=5)
@@ -120,11 +116,8 @@ class Link:
             log.exception("message of the link failed")
 
 
+@dataclass(slots=True)
 class _Outgoing:
-    __slots__ = ("body", "channel", "done", "receivers", "retry_until")
-
-    def __init__(self, to: str, body: bytes) -> None:
-        self.channel, self.body = to, body
-        self.receivers: int | None = None
-        self.retry_until = 0.0
-        self.done = threading.Event()
+    channel: str
+    body: bytes
+    retry_until: float

@@ -8,11 +8,14 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
+import orjson
 from sqlalchemy import text
 
 from app import db
+from app.auth.identity import Beside
 from app.tokens import digest
 from app.tunnel.protocol import Connect
+from config.settings import settings
 
 
 @dataclass(frozen=True)
@@ -164,14 +167,34 @@ def gone(connections: list[Departure]) -> None:
         session.execute(_GONE, {"devices": list(devices), "epochs": list(epochs), "reasons": list(reasons)})
 
 
-_ROUTE = text("""
-SELECT d.id, d.name, d.disabled_at, d.protocol, d.capabilities, c.gateway, c.epoch, c.last_seen_at,
-    c.disconnected_at IS NULL AND c.last_seen_at > now() - make_interval(secs => :offline_after) AS reachable
+@dataclass(frozen=True)
+class Route:
+    """Where a device of the caller's organization is. ``gateway`` is None for one that never connected."""
+
+    disabled: bool
+    reachable: bool
+    gateway: str | None
+    capabilities: list[str]
+    last_seen_at: str | None
+    """RFC 3339, UTC."""
+
+
+_ROUTE = """
+SELECT json_build_array(
+    d.disabled_at IS NOT NULL,
+    coalesce(c.disconnected_at IS NULL AND c.last_seen_at > now() - make_interval(secs => :offline_after), false),
+    c.gateway, d.capabilities,
+    to_char(c.last_seen_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24\\:MI\\:SS.US"Z"'))::text
 FROM devices d LEFT JOIN connections c ON c.device_id = d.id
-WHERE d.id = :device
-""")
+WHERE d.org_id = who.org_id AND d.id = :device
+"""
 
 
-def route(device_id: UUID, offline_after: float) -> Any | None:
-    """Where a device of the current tenant is, in one statement; None when there is no such device."""
-    return db.session.execute(_ROUTE, {"device": device_id, "offline_after": offline_after}).first()
+def route_beside(device_id: UUID, **_others: Any) -> Beside:
+    """A device's route, to be looked up together with the caller; ``route`` reads what comes."""
+    return Beside(_ROUTE, {"device": device_id, "offline_after": settings().offline_after})
+
+
+def route(found: str | None) -> Route | None:
+    """What ``route_beside`` found; None when there is no such device for the caller."""
+    return Route(*orjson.loads(found)) if found else None

@@ -9,6 +9,7 @@ import contextlib
 import io
 import os
 import socket
+import struct
 import threading
 import time
 from collections import deque
@@ -17,12 +18,12 @@ from typing import Any
 
 import structlog
 from simple_websocket import Server
+from wsproto.connection import ConnectionState
 from wsproto.events import (
     AcceptConnection,
     BytesMessage,
     CloseConnection,
     Event,
-    Message,
     Ping,
     Pong,
     Request,
@@ -41,9 +42,21 @@ CLOSE_SECONDS = 2.0
 EVENTS_BEFORE_AUTHENTICATION = 64
 EVENTS_PER_SECOND, EVENTS_BURST = 500, 1_000
 FRAME_OVERHEAD = 64
+TEXT_FRAME = 0x81
 
-Later = Callable[[], Event]
+Later = Callable[[], Event | bytes]
 """Makes a frame when its turn comes."""
+
+
+def text_frame(text: str) -> bytes:
+    """A whole text frame of a server, which masks nothing (RFC 6455, 5.2). By hand: most of what we write is this."""
+    payload = text.encode()
+    size = len(payload)
+    if size < 126:
+        return bytes((TEXT_FRAME, size)) + payload
+    if size < 1 << 16:
+        return struct.pack("!BBH", TEXT_FRAME, 126, size) + payload
+    return struct.pack("!BBQ", TEXT_FRAME, 127, size) + payload
 
 
 class Closed(Exception):
@@ -95,7 +108,7 @@ class TunnelSocket(Server):  # type: ignore[misc]
         self._pace = _Pace()
         self._pinged: tuple[bytes, float] | None = None
         self._pong: Event | None = None
-        self._outbox: deque[tuple[Event | Later, int]] = deque()
+        self._outbox: deque[tuple[Event | bytes | Later, int]] = deque()
         self._outbox_bytes = 0
         self._wake = threading.Condition()
         self._writer: threading.Thread | None = None
@@ -215,11 +228,12 @@ class TunnelSocket(Server):  # type: ignore[misc]
 
     def post(self, text: str) -> None:
         """Queue a text frame. Raises Closed when the socket is closing, or was closed now because it does not drain."""
-        self._post(Message(data=text), len(text))
+        frame = text_frame(text)
+        self._post(frame, len(frame))
 
     def post_later(self, text: Callable[[], str]) -> None:
         """Queue a frame whose text is made when its turn comes, so that newer state replaces older."""
-        self._post(lambda: Message(data=text()), 0)
+        self._post(lambda: text_frame(text()), 0)
 
     def ping(self) -> None:
         """Ask for a pong, to measure the round trip."""
@@ -259,7 +273,7 @@ class TunnelSocket(Server):  # type: ignore[misc]
             self.abort("closed")
             self._writer.join(CLOSE_SECONDS)
 
-    def _post(self, item: Event | Later, size: int) -> None:
+    def _post(self, item: Event | bytes | Later, size: int) -> None:
         if self._writer is None:
             self._write(item)
             return
@@ -291,12 +305,17 @@ class TunnelSocket(Server):  # type: ignore[misc]
             if not written:
                 return
 
-    def _write(self, item: Event | Later) -> bool:
+    def _write(self, item: Event | bytes | Later) -> bool:
         """Write one frame; False when it was the last one, or the link is gone."""
         try:
             event = item() if callable(item) else item
-            data = self.ws.send(event)
-            self.sock.sendall(data)
+            if isinstance(event, bytes):
+                if self.ws.state is not ConnectionState.OPEN:
+                    return True
+                data = event
+            else:
+                data = self.ws.send(event)
+            self._send_all(data)
         except LocalProtocolError:
             return True  # the peer has sent its close frame: only ours, which follows, may still go
         except OSError as error:
@@ -309,6 +328,12 @@ class TunnelSocket(Server):  # type: ignore[misc]
             return False
         self.bytes_out += len(data)
         return not isinstance(event, CloseConnection)
+
+    def _send_all(self, data: bytes) -> None:
+        """``sendall``, which asks the kernel for the size of its buffer first, only for what does not go at once."""
+        sent = self.sock.send(data)
+        if sent < len(data):
+            self.sock.sendall(memoryview(data)[sent:])
 
     def handshake(self) -> None:
         try:

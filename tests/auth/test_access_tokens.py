@@ -115,3 +115,12 @@ def test_a_device_key_opens_nothing_here(app: Any, org: Any) -> None:
     _device, key = make.device(org)
     for path in (*ALL, f"/organizations/{org}"):
         Client(app, {"X-API-Key": key}).get(path, expect=403)
+
+
+def test_a_token_that_opened_something_ends_all_the_same(app: Any) -> None:
+    person = people.register(app)
+    token = signed({**claims(person), "exp": int(time.time()) + 2})
+    bearer = Client(app, {"Authorization": f"Bearer {token}"})
+    bearer.get("/auth/profile", expect=200)
+    time.sleep(2.1)
+    bearer.get("/auth/profile", expect=401)

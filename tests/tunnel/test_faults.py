@@ -14,6 +14,7 @@ from uuid import UUID
 import httpx
 import psutil
 import pytest
+import redis
 from sqlalchemy import text
 
 from app import db
@@ -210,6 +211,25 @@ def test_redis_restarted_costs_seconds_and_no_honesty(island: Island, device: De
     until(lambda: caller("GET", path).status_code == 200, 3, every=0.05)
     assert time.monotonic() - restarted < 3
     assert waiting.result().json() == {"status": "late"}  # it was kept for its caller
+
+
+def test_a_process_reaches_all_devices_over_two_connections_and_outlives_their_loss(
+    island: Island, device: Device, caller: Caller
+) -> None:
+    """One subscribes, one carries all publishes, however many callers there are; an answer on its way is kept."""
+    path = f"/edge-nodes/{device.device_id}/health?timeout=10"
+    server = redis.Redis(port=island.redis_port)
+    waiting = [caller.later("GET", path) for _ in range(20)]
+    commands = [device.receive() for _ in waiting]
+    links = [one for one in server.client_list() if one["name"] == "edgeflow-link"]
+    assert len(links) == 2 * len(island.web.ports)
+    for one in links:
+        server.client_kill_filter(_id=one["id"])
+    for command in commands:
+        device.send({"type": "response", "id": command["id"], "status": "success", "data": {"status": "kept"}})
+    assert [one.result(8).json() for one in waiting] == [{"status": "kept"}] * len(waiting)
+    fresh = [one for one in server.client_list() if one["name"] == "edgeflow-link"]
+    assert not {one["id"] for one in fresh} & {one["id"] for one in links}
 
 
 def test_a_killed_gateway_answers_callers_of_the_others_within_seconds(

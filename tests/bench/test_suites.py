@@ -1,0 +1,45 @@
+"""The benchmarks' machinery, in a small size: what it measures counts for nothing here, only that it measures."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+from tests.platform import ROOT
+
+SERVERS = ("DATABASE_URL", "REDIS_URL", "EDGEFLOW_DATA_DIR")
+
+
+def figures(suite: str, **sizes: Any) -> dict[str, Any]:
+    """Run a suite in a process of its own, as ``make bench`` does; its figures by name."""
+    code = (
+        "import json, sys; from dataclasses import asdict; from importlib import import_module;"
+        "found = import_module('bench.' + sys.argv[1]).run(**json.loads(sys.argv[2]));"
+        "print(json.dumps([asdict(one) for one in found]))"
+    )
+    environ = {name: value for name, value in os.environ.items() if name not in SERVERS}
+    done = subprocess.run(
+        [sys.executable, "-c", code, suite, json.dumps(sizes)],
+        cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return {one["name"]: one for one in json.loads(done.stdout.splitlines()[-1])}
+
+
+def test_commands() -> None:
+    """Beside the peers where their packages are (``make bench`` installs them)."""
+    peers = all(importlib.util.find_spec(package) for package in ("fastapi", "uvicorn", "asyncpg"))
+    found = figures("commands", count=5, seconds=0.3, rounds=1, peers=peers)
+    assert found["commands.per_second"]["value"] > 0
+    assert found["commands.across.p50_ms"]["value"] > 0
+    if peers:
+        assert found["commands.ratio_to_checked_twin"]["target"] == ">= 2"
+        assert all(found[f"commands.{name}_twin.p50_ms"]["value"] > 0 for name in ("bare", "checked"))
+
+
+def test_tunnels() -> None:
+    found = figures("tunnels", idle=20, storm=20, settle=0.4, durable=False)
+    assert found["tunnels.kb_per_tunnel"]["target"] == "<= 70"
+    assert found["tunnels.reconnect_20_seconds"]["value"] > 0
