@@ -41,10 +41,13 @@ def pooled(seconds: float, **options: Any) -> redis.Redis:
 
 
 def listener(name: str | None = None) -> redis.Redis:
-    """For a subscription: waits for messages, notices a dead link by keepalive. ``name``: what Redis lists it as."""
+    """For a subscription: waits for messages, notices a dead link by keepalive. ``name``: what Redis lists it as.
+
+    One that is cut is made again at once: callers take a gateway whose channel nobody hears for a dead one.
+    """
     return redis.Redis.from_url(
         settings().redis_url, socket_connect_timeout=2, socket_keepalive=True, health_check_interval=10,
-        client_name=name,
+        client_name=name, retry=ONCE_MORE,
     )  # fmt: skip
 
 
