@@ -14,11 +14,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import psycopg
 import pytest
 
 SERVERS = "EDGEFLOW_TEST_SERVERS"  # "postgresql://superuser… redis://…", set by the process that started them
 ROOT = Path(__file__).parent.parent
+
+# Where a change is judged, the same examples each time: it is not refused for what it did not touch.
+hypothesis.settings.register_profile("judged", derandomize=True, deadline=None, print_blob=True)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("judged")
 
 _embedded: Any = None
 _folders: list[str] = []

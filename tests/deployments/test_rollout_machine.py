@@ -269,7 +269,7 @@ class Fleet(RuleBasedStateMachine):
         """Once everything works and somebody resumes it, it comes to its end by itself."""
         if not hasattr(self, "members"):
             return
-        for _ in range(600):
+        for _ in range(5_000):  # a soak alone is looked at 150 times
             if self.status in FINAL and not self.some("in_progress"):
                 return
             for member in self.members:
