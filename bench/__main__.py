@@ -4,10 +4,10 @@ A suite is a module ``bench/<name>.py`` with ``run() -> list[Figure]``. Each run
 inherits another's memory, patches or connections.
 """
 
-import importlib
 import multiprocessing
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from bench import report
@@ -36,13 +36,8 @@ def main(names: list[str]) -> int:
 
 
 def _apart(name: str) -> list[Figure]:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_run, (name,))
-
-
-def _run(name: str) -> list[Figure]:
-    measured: list[Figure] = importlib.import_module(f"bench.{name}").run()
-    return measured
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(report.measure, name).result()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Figures with their targets: a table for people, and a JSON list for whatever reads them later."""
 
+import importlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -59,5 +60,7 @@ def _read(path: Path) -> list[dict[str, object]]:
     return found
 
 
-Suite = Callable[[], list[Figure]]
-"""Measures something, prints how far it is, and answers its figures."""
+def measure(suite: str) -> list[Figure]:
+    """Run ``bench.<suite>``, which prints how far it is, and answer its figures."""
+    measured: list[Figure] = importlib.import_module(f"bench.{suite}").run()
+    return measured
