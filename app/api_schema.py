@@ -52,8 +52,8 @@ class Time(fields.AwareDateTime):
 class Rows(fields.List):
     """Many rows of one schema: the JSON that a list of ``Nested`` becomes, at a tenth of its cost.
 
-    marshmallow asks for each value through six calls, and most of them are written as they are; UUIDs and times are
-    left to the JSON writer, which writes them alike.
+    marshmallow asks for each value through six calls, and most of them are written as they are; UUIDs and times
+    (the database's, which are UTC) are left to the JSON writer, which writes them alike.
     """
 
     def __init__(self, schema: type[Schema], **kwargs: Any) -> None:

@@ -65,8 +65,8 @@ def paginate(query: Select[Any], *, limit: int, offset: int, sort: str | None, b
     total = db.session.scalar(select(func.count()).select_from(query.order_by(None).subquery())) or 0
     ordered = query.order_by(*_order(sort or default, by)).limit(limit).offset(offset)
     rows = db.session.execute(ordered).all()
-    single = len(query.column_descriptions) == 1
-    return Page([row[0] if single else row for row in rows], total, limit, offset)
+    single = bool(rows) and len(rows[0]) == 1
+    return Page([row[0] for row in rows] if single else list(rows), total, limit, offset)
 
 
 def _order(sort: str, by: Sortable) -> list[ColumnElement[Any]]:
