@@ -23,7 +23,7 @@ from config.settings import settings
 
 CONNECT_SECONDS = 3
 PING_SECONDS = 2.0  # how long a pooled connection has to show that it lives
-IDLE_SECONDS = 60
+IDLE_SECONDS = 10  # a transaction of a process that stands still holds its locks for no longer
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -88,7 +88,6 @@ def make_engine(url: str, statement_seconds: float) -> Engine:
         connection.execute("SET ROLE edgeflow_app")
         connection.execute("SET TIME ZONE 'UTC'")
         connection.execute(f"SET statement_timeout = '{statement_seconds}s'")
-        # A process that was stopped within a transaction must not hold its locks for ever.
         connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
         connection.autocommit = False
 

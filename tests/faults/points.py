@@ -7,6 +7,7 @@ spaces, protections that this process does without.
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,7 @@ def reached(name: str, how: signal.Signals = signal.SIGKILL) -> None:
         return
     (folder / f"{name}.at").write_text(str(os.getpid()))
     os.kill(os.getpid(), how)
+    time.sleep(0.1)  # a stop reaches this thread only a moment after the call: it must not get any further
 
 
 def _after_commit(name: str) -> None:
