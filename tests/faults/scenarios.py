@@ -68,7 +68,7 @@ def run(world: World, plan: Plan) -> Outcome:
     converged = [_round(world, plan, faults) for faults in plan.rounds]
     world.until(lambda: _at_rest(world), 10)
     return Outcome(
-        faults=sum(len(faults) for faults in plan.rounds),
+        faults=sum(fault.share is not None for faults in plan.rounds for fault in faults),
         rollouts=len(world.user.accepted),
         devices=len(world.members),
         converged=converged,
@@ -133,12 +133,12 @@ def _none(_: Any) -> None:
 
 
 def flushed() -> Fault:
-    """FLUSHALL, again and again for a moment, so that messages under way are among what is lost."""
+    """FLUSHALL, a hundred times within a second or two, so that every message under way is lost."""
 
     def flush(world: World) -> None:
-        for _ in range(10):
+        for _ in range(100):
             world.flush()
-            time.sleep(0.05)
+            time.sleep(0.01)
 
     return Fault(flush)
 
@@ -177,10 +177,10 @@ def gateway_left() -> Fault:
             world.fleet.move(1)
             time.sleep(2 * LEASE_SECONDS)
             world.until(lambda: world.fleet.report()["connected"] == len(world.members), 20)
-        deadline = time.monotonic() + 3
+        undone, deadline = dict[str, str](), time.monotonic() + 3
         while time.monotonic() < deadline:
-            for device_id, reason in _offline(world):
-                world.remarks.append(f"connected device {device_id} was marked offline by its old gateway: {reason}")
+            undone.update(_offline(world))
+        world.remarks += [f"connected device {one} was marked offline by its old gateway" for one in undone]
         world.fleet.move(0)
 
     return Fault(leave)

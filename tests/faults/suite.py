@@ -26,7 +26,7 @@ from tests.faults.scenarios import (
 from tests.faults.world import world
 from tests.invariants.servers import Servers
 
-DEVICES = int(__import__("os").environ.get("FD", "500"))
+DEVICES = 500
 CONTROL_DEVICES = 100
 CONTROL_SECONDS = 30.0
 NOISE = {"duplicate_rate": 0.10, "reorder_rate": 0.10, "loss_rate": 0.05, "late_rate": 0.01}
@@ -35,6 +35,11 @@ SCHEDULER_LEASE = 8  # seconds: what a silent leader's database session lives
 KILLS = [killed("worker"), killed("worker2")]
 WEB_KILLS = [killed("web0"), killed("web1")]
 SCHEDULER_KILLS = [killed("scheduler"), killed("scheduler2")]
+CRASHES = [
+    [*AT_A_START, crash_at("web.after-answer")],
+    [crash_at("worker.after-commit"), crash_at("worker.after-send")],
+    [crash_at("worker.before-commit"), crash_at("scheduler.after-send")],
+]
 
 
 @dataclass(frozen=True)
@@ -49,10 +54,6 @@ class Scenario:
     def outcome(self, servers: Servers, folder: Path) -> Outcome:
         with world(servers, folder, self.devices, without=self.without, faults=self.faults) as made:
             return run(made, self.plan)
-
-
-def crashes(point: str, number: int) -> Scenario:
-    return Scenario(Plan([[crash_at(point)]] * number))
 
 
 SCENARIOS = {
@@ -70,12 +71,7 @@ SCENARIOS = {
     "left-gateway": Scenario(Plan([[gateway_left()]] * 3, lease=LEASE_SECONDS)),
     # Its devices remember no command ids: that would hide whether the worker sends what is overtaken.
     "overtaken-worker": Scenario(Plan([[worker_overtaken()]] * 3, lease=LEASE_SECONDS), without=("dedup",)),
-    "crash-web-after-commit": Scenario(Plan([AT_A_START] * 5)),
-    "crash-web-after-answer": crashes("web.after-answer", 5),
-    "crash-worker-after-commit": crashes("worker.after-commit", 5),
-    "crash-worker-after-send": crashes("worker.after-send", 5),
-    "crash-worker-before-commit": crashes("worker.before-commit", 5),
-    "crash-scheduler-after-send": crashes("scheduler.after-send", 5),
+    "crash-points": Scenario(Plan(CRASHES * 5)),
     "noise": Scenario(Plan([[]] * 3), faults=NOISE),
 }
 
