@@ -24,14 +24,14 @@ from tests.invariants.servers import Servers
 
 pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.slow]
 
-DEVICES = 60
+DEVICES = 40
+FORGETFUL = 20  # with these losses one in a thousand runs would have none asked again
 FROZEN_SECONDS = 6  # twice the time after which a command is sent again
 ROUNDS = [
     [*AT_A_START, killed("worker"), killed("scheduler")],
-    [crash_at("web.after-answer"), flushed()],
-    [crash_at("worker.after-commit"), crash_at("worker.after-send"), VALKEY_KILLED],
-    [crash_at("worker.before-commit"), crash_at("scheduler.after-send"), POSTGRESQL_STOPPED_AT_ONCE],
-    [killed("web1"), frozen("worker2", FROZEN_SECONDS)],
+    [crash_at("web.after-answer"), crash_at("worker.after-commit"), flushed()],
+    [crash_at("worker.after-send"), crash_at("scheduler.after-send"), VALKEY_KILLED, killed("web1")],
+    [crash_at("worker.before-commit"), POSTGRESQL_STOPPED_AT_ONCE, frozen("worker2", FROZEN_SECONDS)],
 ]
 
 
@@ -52,13 +52,13 @@ def test_nothing_is_lost_and_nothing_done_twice_whatever_dies(servers: Servers, 
         outcome = run(world, Plan(ROUNDS))
     assert outcome.findings.all == []
     assert max(outcome.converged) < CONVERGE_SECONDS
-    assert outcome.restarts >= len(ROUNDS)
+    assert outcome.restarts >= 2 * len(ROUNDS) - 1
     assert outcome.repeats
 
 
 def test_the_comparison_notices_devices_that_forget_and_users_that_repeat(servers: Servers, parts: Parts) -> None:
-    lossy = {"loss_rate": 0.2}
-    with populated(servers, parts, DEVICES // 3, careless=True, without_dedup=True, faults=lossy) as world:
+    lossy = {"loss_rate": 0.3}
+    with populated(servers, parts, FORGETFUL, careless=True, without_dedup=True, faults=lossy) as world:
         outcome = run(world, Plan([AT_A_START], limit=20))
     assert any("applied" in line for line in outcome.findings.twice)
     assert any("no answer named it" in line for line in outcome.findings.twice)
