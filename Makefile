@@ -1,6 +1,6 @@
 # One command runs it: make run. Everything it needs goes into .venv and into the data folder.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fleet bench clean
+.PHONY: help run test lint fleet bench faults clean
 
 VENV := .venv/bin/python
 DEVICES ?= 100
@@ -30,6 +30,10 @@ fleet: ## DEVICES=100 simulated devices join a running platform
 bench: ## measure; ARGS="commands" chooses suites
 	@sh config/bootstrap.sh bench
 	@exec $(VENV) -m bench $(ARGS)
+
+faults: ## kill, stop and empty parts under rollouts, and compare; ARGS="worker v1" chooses
+	@sh config/bootstrap.sh dev
+	@exec $(VENV) -m tests.faults $(ARGS)
 
 clean: ## remove the environment and caches; the data folder stays
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage

@@ -33,7 +33,7 @@ CONNECT_SECONDS = 3
 PING_SECONDS = 2.0  # how long a pooled connection has to show that it lives
 FRESH_SECONDS = 0.5  # what was used within this time is believed to live
 LOOKUP_CONNECTIONS = 4  # each is held for one statement only
-IDLE_SECONDS = 60
+IDLE_SECONDS = 10  # a transaction of a process that stands still holds its locks for no longer
 
 GREENLETS = gevent.monkey.is_module_patched("select")
 
@@ -146,7 +146,6 @@ def make_engine(url: str, statement_seconds: float, *, lookups: bool = False) ->
         connection.execute("SET ROLE edgeflow_app")
         connection.execute("SET TIME ZONE 'UTC'")
         connection.execute(f"SET statement_timeout = '{statement_seconds}s'")
-        # A process that was stopped within a transaction must not hold its locks for ever.
         connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
         connection.autocommit = lookups
 

@@ -65,20 +65,27 @@ class Platform:
                 os.killpg(process.pid, signal.SIGKILL)
 
     def start(self, name: str) -> None:
-        """Start ``web<n>``, ``worker`` or ``scheduler``."""
-        python = sys.executable
+        """Start ``web<n>``, ``worker`` or ``scheduler`` (of these, too, ``worker2`` and so on)."""
         environ = dict(self.environ)
         if name.startswith("web"):
             environ["EDGEFLOW_PORT"] = str(self.ports[int(name[3:])])
-            command = [python, "-m", "gunicorn", "-c", "config/gunicorn.py", "wsgi:app"]
-        elif name == "worker":
-            command = [python, "-m", "dramatiq", "workers", "--processes", "1", "--threads", "4"]
-        else:
-            command = [python, "-m", "scheduler"]
-        log = (self.folder / f"{name}.log").open("ab")
-        self.processes[name] = subprocess.Popen(
-            command, cwd=ROOT, env=environ, stdout=log, stderr=log, start_new_session=True
-        )
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-m", *self.command(name)],
+                cwd=ROOT,
+                env=environ,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def command(self, name: str) -> list[str]:
+        """The module that a part runs, and its arguments."""
+        if name.startswith("web"):
+            return ["gunicorn", "-c", "config/gunicorn.py", "wsgi:app"]
+        if name.startswith("worker"):
+            return ["dramatiq", "workers", "--processes", "1", "--threads", "4"]
+        return ["scheduler"]
 
     def kill(self, name: str, how: int = signal.SIGKILL) -> None:
         """Signal a part: with SIGKILL the whole group of its processes, as a host's crash would."""

@@ -21,11 +21,14 @@ READY_SECONDS = 20
 
 
 class Servers:
-    """``postgres`` and ``valkey`` below ``folder``, migrated. Loopback only, gone at the end."""
+    """``postgres`` and ``valkey`` below ``folder``, migrated. Loopback only, gone at the end.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._running = embedded.start(folder, durable=False)
+    ``durable``: as `make run` has them, Valkey with its append-only file.
+    """
+
+    def __init__(self, folder: Path, *, durable: bool = False) -> None:
+        self.folder, self._durable = folder, durable
+        self._running = embedded.start(folder, durable=durable)
         self._again: dict[str, subprocess.Popen[bytes]] = {}
         self.environ = {
             "DATABASE_URL": self._running.database_url,
@@ -64,6 +67,12 @@ class Servers:
         self._signal(name, signal.SIGKILL)
         self._process(name).wait(10)
 
+    def stop_at_once(self) -> None:
+        """PostgreSQL's immediate shutdown: as a crash, but it ends its own children; it recovers when it starts."""
+        postgres = self._process("postgres")
+        postgres.send_signal(signal.SIGQUIT)
+        postgres.wait(10)
+
     def start(self, name: str) -> None:
         """Start a killed server again on its port, and return when it serves."""
         program = self._program(name)
@@ -74,7 +83,7 @@ class Servers:
 
     def _program(self, name: str) -> Program:
         kind = Postgres if name == "postgres" else Valkey
-        return kind(self.folder, durable=False).program()
+        return kind(self.folder, durable=self._durable).program()
 
     def _process(self, name: str) -> "subprocess.Popen[bytes]":
         return self._again.get(name) or self._running.processes[name]
