@@ -1,5 +1,5 @@
-"""``GET /deployments/{id}/executions`` of a large deployment: the first page, one in the middle by cursor, and the first
-one of a state that 1 in 100 are in, or nearly all.
+"""``GET /deployments/{id}/executions`` of a large deployment: its first page, one in the middle by cursor, and the
+first one of a state that 1 in 100 are in, or nearly all.
 """
 
 import statistics
