@@ -8,9 +8,8 @@ from sqlalchemy import BigInteger, Identity, Index, SmallInteger, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base
+from app.journal import LEVELS as LEVELS
 
-LEVELS = ("debug", "info", "warning", "error")
-"""Stored as their places in this list."""
 SOURCES = ("device", "platform")
 
 
