@@ -36,7 +36,9 @@ def add(session: Session, rows: Iterable[Entry]) -> int:
     if not cleaned:
         return 0
     names = ("orgs", "devices", "times", "claimed", "received", "levels", "messages", "fields")
-    session.execute(_INSERT, {name: list(column) for name, column in zip(names, zip(*cleaned, strict=True), strict=True)})
+    session.execute(
+        _INSERT, {name: list(column) for name, column in zip(names, zip(*cleaned, strict=True), strict=True)}
+    )
     return len(cleaned)
 
 
