@@ -80,8 +80,9 @@ def note_many(notes: Iterable[Note]) -> None:
         "devices": [one.device_id for one in given],
         "levels": [LEVELS.index(one.level) for one in given],
         "kinds": [one.kind for one in given],
+        # What stands in names and devices' codes may hold what PostgreSQL cannot.
         "messages": [one.message.replace("\0", "\N{REPLACEMENT CHARACTER}") for one in given],
-        "fields": [db.as_json({key: value for key, value in one.fields.items() if value is not None}) for one in given],
+        "fields": [_json(one.fields) for one in given],
     }
     db.session.execute(_INSERT, values)
 
@@ -97,6 +98,11 @@ def later(entry: Note) -> None:
 def drain(timeout: float) -> bool:
     """Wait until what came ``later`` is written; False if that took longer."""
     return _late().drain(timeout)
+
+
+def _json(fields: dict[str, Any]) -> str:
+    known = {key: value for key, value in fields.items() if value is not None}
+    return db.as_json(known).replace("\\u0000", "\\ufffd")
 
 
 def _circumstances() -> dict[str, Any]:
