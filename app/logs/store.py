@@ -47,7 +47,7 @@ def _clean(row: Entry) -> tuple[Any, ...]:
     grade = levels.grade(level)
     kept = fields if isinstance(fields, dict) else {} if fields is None else {"value": fields}
     if grade is None:
-        kept = {"level": level, **kept} if level is not None else kept
+        kept = {"level": str(level)[:100], **kept} if level is not None else kept
         grade = levels.INFO
     return org_id, device_id, time, claimed_at, received_at, grade, _message(message), _json(kept)
 
