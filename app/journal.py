@@ -54,7 +54,7 @@ FROM (
                 CAST(:kinds AS text[]), CAST(:messages AS text[]), CAST(:fields AS jsonb[]))
         AS g (org_id, user_id, device_id, level, kind, message, fields)
 ) n
-WHERE EXISTS (SELECT FROM organizations o WHERE o.id = n.org_id)
+WHERE n.org_id IS NOT NULL
 """)
 
 
