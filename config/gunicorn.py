@@ -121,7 +121,7 @@ def worker_exit(_server: Any, worker: Any) -> None:
 def _drain_at_end(worker: Any, hub: Any) -> None:
     while worker.alive:
         time.sleep(0.1)
-    worker.wsgi.extensions["deployment_events"].close()  # its streams: else each would hold the process up
+    worker.wsgi.extensions["watcher"].close()  # its streams: else each would hold the process up
     hub.drain()
 
 

@@ -11,7 +11,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import jobs
+from app import jobs, journal
 from app.processes import Heartbeat
 from app.tunnel import protocol, queries, v1
 from app.tunnel.admission import AWAY, Admission
@@ -267,7 +267,7 @@ class Hub:
 
 
 def _observe(connection: Connection, command: Message, answer: Answer, seconds: float) -> None:
-    outcome = answer.code or "ok"
+    outcome = (answer.code or "ok")[:100]
     # Devices choose their own codes; as a label each would be a series of its own for ever.
     _counter(command["action"], outcome if outcome in OUR_CODES or answer.ok else "DEVICE_ERROR").inc()
     log.info(
@@ -279,6 +279,15 @@ def _observe(connection: Connection, command: Message, answer: Answer, seconds: 
         command_id=command["id"],
         request_id=command["rid"],
     )
+    if command["t"] == "command":  # those of many devices are a rollout's, whose executions tell it
+        journal.later(_told(connection, command, outcome, round(seconds * 1000)))
+
+
+def _told(connection: Connection, command: Message, outcome: str, ms: int) -> journal.Note:
+    action = command["action"]
+    about = {"action": action, "outcome": outcome, "ms": ms, "command_id": command["id"], "request_id": command["rid"]}
+    words, level = (f"{action} done", "info") if outcome == "ok" else (f"{action} failed: {outcome}", "warning")
+    return journal.Note(connection.org_id, "command", words, level, connection.device_id, about)
 
 
 @cache
