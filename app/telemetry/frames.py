@@ -190,14 +190,9 @@ def _line(item: Any, clock: _Clock) -> Line:
     """A line's place in time and its message; what level and fields mean is for the store of logs to say."""
     if not isinstance(item, list) or len(item) not in (3, 4) or not isinstance(item[2], str):
         raise ValueError("no log line")
-    taken, claimed = clock.read(item[0])
-    return (
-        _moment(taken),
-        None if claimed is None else _moment(claimed),
-        item[1],
-        item[2],
-        item[3] if item[3:] else None,
-    )
+    moment, level, message, *fields = item
+    taken, claimed = clock.read(moment)
+    return _moment(taken), None if claimed is None else _moment(claimed), level, message, fields[0] if fields else None
 
 
 def _moment(us: int) -> datetime:
