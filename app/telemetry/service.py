@@ -75,26 +75,40 @@ def _store_some() -> int:
     except AWAY:
         raise
     except Exception:
-        # One of them cannot be stored, for whatever reason: it must not hold up the others for ever.
         log.exception("frames not stored: each is tried alone", frames=len(taken))
-        for frame in taken:
-            _store_alone(frame)
+        _store_each(taken)
     return len(taken)
 
 
-def _store_alone(frame: Frame) -> None:
-    try:
-        with db.transaction(system=True) as session:
-            _store(session, _delete(session, [frame.id]))
-    except StaleSeries:
-        return  # it is still there
-    except AWAY:
-        raise
-    except Exception as error:
-        log.exception("frame dropped", device_id=str(frame.device_id), bytes=len(frame.body))
-        with db.transaction(system=True) as session:
-            _delete(session, [frame.id])
-            message = "a telemetry frame could not be stored, and is lost"
+def _store_each(frames: list[Frame]) -> None:
+    """Store frames one by one. What cannot be is given up only beside others that were: then it is the frame's fault.
+
+    Else nothing is wrong with them, and they wait until it has been mended: raises what went wrong.
+    """
+    stored, failed = 0, list[tuple[Frame, Exception]]()
+    for frame in frames:
+        try:
+            with db.transaction(system=True) as session:
+                _store(session, _delete(session, [frame.id]))
+            stored += 1
+        except StaleSeries:
+            continue  # it is still there, and comes next
+        except AWAY:
+            raise
+        except Exception as error:
+            failed.append((frame, error))
+    if failed and not stored:
+        raise failed[0][1]
+    for frame, error in failed:
+        _drop(frame, error)
+
+
+def _drop(frame: Frame, error: Exception) -> None:
+    """Give up a frame: it must not hold up the others for ever."""
+    log.error("frame dropped", device_id=str(frame.device_id), bytes=len(frame.body), error=repr(error))
+    message = "a telemetry frame could not be stored, and is lost"
+    with db.transaction(system=True) as session:
+        if _delete(session, [frame.id]):
             notices.write(session, [_notice(frame, "telemetry.malformed", type(error).__name__, message, 1)])
 
 

@@ -104,7 +104,7 @@ def test_the_same_frames_over_two_gateways_at_once_are_stored_once(gateways: Pla
 
 
 def test_a_former_connection_stores_nothing_and_is_told_nothing(gateways: Platform, tenant: UUID) -> None:
-    """The routing table has moved on and the old socket still stands: the epoch decides, not what its gateway thinks."""
+    """The routing table has moved on and the old socket still stands: the epoch decides, not its gateway."""
     made, key = make.device(tenant)
     device = Device(gateways.url(), made.id, key, **TELEMETRY)
     rows("UPDATE connections SET epoch = nextval('tunnel_epochs') WHERE device_id = :id RETURNING 1", id=made.id)
