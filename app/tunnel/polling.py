@@ -43,7 +43,7 @@ class Poll:
             self._told(answer.data)
         elif not self._failed and answer.code != "DEVICE_DISCONNECTED":
             self._failed = True  # said once, not every minute
-            log.info("no system metrics", device_id=str(self._device_id), error=answer.error, code=answer.code)
+            log.warning("no system metrics", device_id=str(self._device_id), error=answer.error, code=answer.code)
 
 
 def until_place(device_id: UUID, moment: float) -> float:
