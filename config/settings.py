@@ -193,6 +193,18 @@ class Settings:
         20.0,
         "an unanswered rollout command is sent again, under its id, after this",
     )
+    max_metric_names: int = _env(
+        "EDGEFLOW_MAX_METRIC_NAMES",
+        _integer(1, 1_000_000),
+        2_000,
+        "names of metrics that an organization may have; points of more are refused",
+    )
+    max_series: int = _env(
+        "EDGEFLOW_MAX_SERIES",
+        _integer(1, 100_000_000),
+        200_000,
+        "series (device, name, tags) that an organization may have; points of more are refused",
+    )
     metrics_token: str = _env(
         "EDGEFLOW_METRICS_TOKEN", _text, "", "bearer token of `/internal/metrics`; empty: loopback only", secret=True
     )

@@ -20,6 +20,7 @@ class Entry:
 
 SCHEDULE = (
     Entry("rollouts.reconcile", 2 * SECOND),
+    Entry("telemetry.store", 2 * SECOND),
     Entry("maintenance.sweep_gateways", 5 * SECOND),
     Entry("maintenance.clean", HOUR),
 )

@@ -227,6 +227,8 @@ class Hub:
         socket = connection.socket
         if connection.in_flight:
             connection.expire(moment)
+        if connection.poll:
+            connection.poll.tick(moment)
         if moment - socket.heard_at > settings().offline_after:
             socket.abort("silent")
         elif socket.closing_at is not None and moment - socket.closing_at > CLOSE_SECONDS:
