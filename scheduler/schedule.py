@@ -22,4 +22,6 @@ SCHEDULE = (
     Entry("rollouts.reconcile", 2 * SECOND),
     Entry("maintenance.sweep_gateways", 5 * SECOND),
     Entry("maintenance.clean", HOUR),
+    Entry("maintenance.partitions", HOUR),
+    Entry("metrics.rollup", MINUTE),
 )

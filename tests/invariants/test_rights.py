@@ -15,7 +15,7 @@ from tests import make
 from tests.platform import ROOT
 
 # Where the code sees all tenants: sweeps, the gateways' table of connections, and tests.
-SYSTEM_MODULES = {"app/tunnel/queries.py", "workers/maintenance.py", "workers/rollouts.py"}
+SYSTEM_MODULES = {"app/tunnel/queries.py", "workers/maintenance.py", "workers/metrics.py", "workers/rollouts.py"}
 
 
 @pytest.fixture
