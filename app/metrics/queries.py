@@ -66,8 +66,8 @@ def stand(org_id: UUID) -> Stand:
     """Read before the points: a watermark that has moved since leaves more to the finer table, which has it too."""
     query = select(func.now(), Organization.plan).where(Organization.id == org_id)
     now, plan = db.session.execute(query).one()
-    marks = db.session.execute(select(Watermark.level, Watermark.rolled_until)).tuples().all()
-    return Stand(now, dict(marks), plans.plan(plan).retention)
+    marks = db.session.execute(select(Watermark.level, Watermark.rolled_until)).all()
+    return Stand(now, {mark.level: mark.rolled_until for mark in marks}, plans.plan(plan).retention)
 
 
 def series(org_id: UUID, names: Sequence[str], device_id: UUID | None = None) -> Select[Any]:

@@ -8,9 +8,9 @@ completed: for every point either the job comes first, and storing merges it, or
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import text
+from sqlalchemy import CursorResult, text
 from sqlalchemy.orm import Session
 
 from app.metrics.levels import LEVELS, RAW, Level
@@ -76,7 +76,9 @@ def advance(session: Session, level: Level, seconds: int) -> Step | None:
         return None
     until: datetime = session.scalar(text("SELECT least(:target, :begin + make_interval(secs => :seconds))"),
                                      {**values, "target": target})  # fmt: skip
-    session.execute(text(_fill(level)), {"begin": begin, "until": until})
+    filled = cast(CursorResult[Any], session.execute(text(_fill(level)), {"begin": begin, "until": until}))
+    if filled.rowcount == 0:  # nobody sent anything: on to where somebody did
+        until = session.scalar(text(_next(level)), {"begin": until, "target": target})
     session.execute(
         text("UPDATE metric_watermarks SET rolled_until = :until WHERE level = :level"),
         {"level": level.name, "until": until},
@@ -108,6 +110,12 @@ def _target(level: Level) -> str:
     if source is None:
         return f"SELECT {_bucket(level, f'''now() - interval '{SETTLE_SECONDS} s' ''')}"
     return f"SELECT {_bucket(level, 'rolled_until')} FROM metric_watermarks WHERE level = '{source.name}'"
+
+
+def _next(level: Level) -> str:
+    """Where the source goes on."""
+    first = f"(SELECT min(time) FROM {level.source} WHERE time >= :begin AND time < :target)"
+    return f"SELECT coalesce({_bucket(level, first)}, :target)"
 
 
 def _source_level(level: Level) -> Level | None:

@@ -62,7 +62,7 @@ def summary(org_id: UUID) -> Answer:
     """What the organization has, in numbers, and the names of its metrics."""
     connected = (Connection.org_id == Device.org_id) & (Connection.device_id == Device.id)
     states = (
-        select(status.expression().label("status"), func.count())
+        select(status.expression().label("status"), func.count().label("number"))
         .select_from(Device)
         .outerjoin(Connection, connected)
         .where(Device.org_id == org_id)
@@ -72,7 +72,7 @@ def summary(org_id: UUID) -> Answer:
     points, commands = db.session.execute(used).one()
     names = select(Series.name).where(Series.org_id == org_id).distinct().order_by(Series.name)
     return {
-        "devices": dict(db.session.execute(states).tuples().all()),
+        "devices": {row.status: row.number for row in db.session.execute(states)},
         "flows": db.session.scalar(select(func.count()).where(Flow.org_id == org_id)),
         "deployments": db.session.scalar(select(func.count()).where(Deployment.org_id == org_id)),
         "commands": int(commands or 0),

@@ -62,8 +62,8 @@ def clear() -> None:
 
 def watermarks() -> dict[str, float]:
     with db.transaction(system=True) as session:
-        rows = session.execute(text("SELECT level, date_part('epoch', rolled_until) FROM metric_watermarks"))
-        return {level: until for level, until in rows}
+        rows = session.execute(text("SELECT level, date_part('epoch', rolled_until) AS until FROM metric_watermarks"))
+        return {row.level: row.until for row in rows}
 
 
 def rolled(table: str) -> dict[tuple[int, int], tuple[Any, ...]]:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -60,13 +61,13 @@ killed = st.tuples(st.just("killed"), st.integers(0, len(LEVELS) - 1))
 def test_whatever_comes_when_every_point_counts_once(lines: list[int], steps: list[tuple[str, Any]]) -> None:
     store.clear()
     begin, kept = now().timestamp() // 1 - PAST, []
-    for kind, given in steps:
+    for kind, what in steps:
         if kind == "roll":
-            roll(*given)
+            roll(*what)
         elif kind == "killed":
-            kill_roll(given)
+            kill_roll(what)
         else:
-            points = [Point(lines[line], begin + offset, float(value)) for line, offset, value in given]
+            points = [Point(lines[line], begin + offset, float(value)) for line, offset, value in what]
             if kind == "lost":
                 kill_store(points)
             else:
@@ -82,13 +83,13 @@ class Killed(Exception):
 
 
 def kill_store(points: list[Point]) -> None:
-    with pytest.raises(Killed), db.transaction(system=True) as session:
+    with suppress(Killed), db.transaction(system=True) as session:
         store.put(session, points)
         raise Killed
 
 
 def kill_roll(level: int) -> None:
-    with pytest.raises(Killed), db.transaction(system=True) as session:
+    with suppress(Killed), db.transaction(system=True) as session:
         rollup.advance(session, LEVELS[level], LEVELS[level].span * 10)
         raise Killed
 
