@@ -15,7 +15,7 @@ from app.billing import plans
 from app.metrics.levels import LEVELS, RAW
 
 LOCK_WAIT = "SET LOCAL lock_timeout = '5s'"
-"""Who waits for a table alone holds up all that come after; the next hour tries again."""
+"""Who waits for a table holds up all that come after; the next hour tries again."""
 PAST = timedelta(days=8)
 """A device's clock may be a week late; what is older is stored as of its arrival."""
 LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
@@ -47,6 +47,7 @@ TABLES = (
 
 def create(one: Partitioned) -> int:
     """Make the partitions that rows may come for, from a week ago to some ahead; how many were lacking."""
+    db.session.execute(text(LOCK_WAIT))
     made = db.session.execute(
         text(
             f"SELECT count(*) FILTER (WHERE ensure_partition('{one.table}', '{one.every}', day)) FROM ("
