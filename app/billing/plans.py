@@ -6,8 +6,7 @@ from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
-import config
-
+FILE = Path(__file__).parents[2] / "config" / "plans.toml"
 DEFAULT = "free"
 
 
@@ -33,7 +32,7 @@ class Plan:
 @cache
 def plans() -> dict[str, Plan]:
     """Every plan by its id, the smallest first."""
-    read = tomllib.loads((Path(config.__file__).parent / "plans.toml").read_text())
+    read = tomllib.loads(FILE.read_text())
     return {key: Plan(key, values["name"], _retention(values["retention"])) for key, values in read.items()}
 
 
