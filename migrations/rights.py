@@ -102,6 +102,8 @@ _PARTITIONS = {
                          AND relkind = 'p') THEN
             RAISE EXCEPTION 'not partitioned: %', p_table;
           END IF;
+          -- Whoever writes waits here: a row on its way to the default one would be refused once it may not lie there.
+          EXECUTE format('LOCK TABLE public.%I IN SHARE ROW EXCLUSIVE MODE', p_table);
           EXECUTE format('CREATE TABLE public.%I (LIKE public.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS '
             'INCLUDING STORAGE)', name, p_table);
           EXECUTE format('WITH moved AS (DELETE FROM public.%I WHERE time >= %L AND time < %L RETURNING *) '

@@ -23,4 +23,6 @@ SCHEDULE = (
     Entry("telemetry.store", 2 * SECOND),
     Entry("maintenance.sweep_gateways", 5 * SECOND),
     Entry("maintenance.clean", HOUR),
+    Entry("maintenance.partitions", HOUR),
+    Entry("metrics.rollup", MINUTE),
 )

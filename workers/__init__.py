@@ -4,6 +4,7 @@ from workers.base import boot
 
 boot()
 
-from workers import maintenance, rollouts, telemetry, tunnel  # noqa: E402  the actors register themselves with the broker
+# The actors register themselves with the broker.
+from workers import maintenance, metrics, rollouts, telemetry, tunnel  # noqa: E402
 
-__all__ = ["maintenance", "rollouts", "telemetry", "tunnel"]
+__all__ = ["maintenance", "metrics", "rollouts", "telemetry", "tunnel"]

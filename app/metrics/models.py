@@ -95,4 +95,4 @@ def _rollup(name: str) -> Table:
     )
 
 
-minutes, hours = _rollup("metric_points_1m"), _rollup("metric_points_1h")
+minutes, fives, hours = (_rollup(f"metric_points_{level}") for level in ("1m", "5m", "1h"))

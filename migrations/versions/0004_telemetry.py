@@ -70,6 +70,7 @@ PARTITIONED = {
         value double precision NOT NULL,
         claimed_at timestamptz""",
     "metric_points_1m": ROLLUP.format(table="metric_points_1m"),
+    "metric_points_5m": ROLLUP.format(table="metric_points_5m"),
     "metric_points_1h": ROLLUP.format(table="metric_points_1h"),
 }
 INDEXES = (

@@ -127,7 +127,7 @@ def _points(made: Population) -> None:
     place = {"org_id": made.org_id, "series_id": series.id, "time": now()}
     db.session.execute(insert(metrics.points).values(**place, value=20.0))
     aggregates = {"count": 1, "sum": 20.0, "min": 20.0, "max": 20.0, "last": 20.0, "last_at": now()}
-    for rollup in (metrics.minutes, metrics.hours):
+    for rollup in (metrics.minutes, metrics.fives, metrics.hours):
         db.session.execute(insert(rollup).values(**place, **aggregates))
 
 
