@@ -67,7 +67,7 @@ def masked_one(stored: Stored) -> Shown:
     return {**shown, "secret": MASK} if stored.get("secret") else shown
 
 
-def webhook(stored: Stored) -> Webhook:
+def opened(stored: Stored) -> Webhook:
     """A stored webhook with its secrets in clear. Raises Unreadable."""
     secret = stored.get("secret")
     return Webhook(_decrypted(stored["url"]), _decrypted(secret) if secret else None, stored["format"])
