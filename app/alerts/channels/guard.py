@@ -21,6 +21,7 @@ Resolve = Callable[[str, int], Iterable[str]]
 
 # Besides what the standard library's registries call not global.
 _REFUSED_V4 = [
+    IPv4Network("192.0.0.0/24"),  # protocols; some clouds' metadata. Older registries hold but its first eight
     IPv4Network("192.88.99.0/24"),  # 6to4 relays
     IPv4Network("168.63.129.16/32"),  # Azure's host, reachable from within it only, although it looks public
 ]
