@@ -106,10 +106,15 @@ RETURNING n.id, n.attempt, n.channel, n.payload, r.channels
 """)
 
 
+# Claims that do not see each other would together take more than may be under way.
+_ONE_BY_ONE = text("SELECT pg_advisory_xact_lock(hashtextextended('deliveries of ' || CAST(:org AS text), 0))")
+
+
 def claim(org_id: UUID) -> Claimed | None:
     """Take the message that has been due for longest; None: there is none, or enough are under way."""
     send_before = time.monotonic() + SEND_WITHIN
     values = {"org": org_id, "lease": LEASE_SECONDS, "at_once": AT_ONCE}
+    db.session.execute(_ONE_BY_ONE, {"org": str(org_id)})
     row = db.session.execute(_CLAIM, values).first()
     if row is None:
         return None
