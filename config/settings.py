@@ -169,7 +169,7 @@ class Settings:
         "EDGEFLOW_SECRET_KEY",
         _secret,
         "",
-        "hashes keys and tokens; required in production, else generated once",
+        "hashes keys and tokens, encrypts alert channels; required in production, else generated once",
         secret=True,
     )
     jwt_secret_key: str = _env(

@@ -16,6 +16,9 @@ UNTOLD = (
 )
 """Alerts of which nobody has been told that they fire, or, having been told, that they are over."""
 
+WAITING = "state IN ('queued', 'sending')"
+"""Notifications that are still to be delivered."""
+
 
 def _of_rule() -> ForeignKeyConstraint:
     return ForeignKeyConstraint(["org_id", "rule_id"], ["alert_rules.org_id", "alert_rules.id"], ondelete="CASCADE")
@@ -129,8 +132,9 @@ class Notification(Tenant, Base):
             "ix_notifications_next_attempt_at",
             "org_id",
             "next_attempt_at",
-            postgresql_where=text("state IN ('queued', 'sending')"),
+            postgresql_where=text(WAITING),
         ),
+        Index("ix_notifications_waiting", "rule_id", "created_at", "id", postgresql_where=text(WAITING)),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=text("gen_random_uuid()"))

@@ -159,8 +159,9 @@ def _named(alert: Any) -> dict[str, Any]:
 
 
 _UNTOLD_RULES = text(f"""
-SELECT DISTINCT r.org_id, r.id FROM alerts a JOIN alert_rules r ON r.id = a.rule_id AND r.org_id = a.org_id
-WHERE a.id IN (SELECT id FROM alerts WHERE {UNTOLD}) AND {_LISTENS}
+SELECT DISTINCT r.org_id, r.id FROM (SELECT rule_id, state FROM alerts WHERE {UNTOLD}) a
+JOIN alert_rules r ON r.id = a.rule_id
+WHERE {_LISTENS}
   AND NOT EXISTS (SELECT FROM notifications n WHERE n.rule_id = r.id AND n.kind = a.state
                   AND n.created_at > now() - make_interval(secs => :gap))
 LIMIT :sweep

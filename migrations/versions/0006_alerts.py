@@ -125,6 +125,8 @@ INDEXES = (
     "CREATE INDEX ix_notifications_rule_id ON notifications (rule_id, created_at, id)",
     "CREATE INDEX ix_notifications_next_attempt_at ON notifications (org_id, next_attempt_at) "
     "WHERE state IN ('queued', 'sending')",
+    "CREATE INDEX ix_notifications_waiting ON notifications (rule_id, created_at, id) "
+    "WHERE state IN ('queued', 'sending')",
     "CREATE INDEX ix_notification_attempts_notification_id ON notification_attempts (notification_id, id)",
 )
 

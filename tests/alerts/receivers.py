@@ -1,5 +1,6 @@
 """What webhooks and mail go to: a real HTTP server and a real mail server, each on a socket of its own."""
 
+import asyncio
 import hashlib
 import hmac
 import threading
@@ -104,9 +105,11 @@ class MailServer(Controller):
         self.refused: dict[str, str] = {}
         self.logins: list[tuple[bytes, bytes]] = []
         self.at_data = "250 taken"
+        self.pause = 0.0  # seconds before each address is answered
         super().__init__(self, hostname="127.0.0.1", port=0, **options)
 
     async def handle_RCPT(self, _server: Any, _session: Any, envelope: Any, address: str, _options: Any) -> str:
+        await asyncio.sleep(self.pause)
         if address in self.refused:
             return self.refused[address]
         envelope.rcpt_tos.append(address)

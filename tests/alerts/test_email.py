@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
@@ -135,6 +136,16 @@ def test_a_server_that_is_away_is_tried_again(monkeypatch: pytest.MonkeyPatch) -
         port = taken.getsockname()[1]
     outcome = sent(monkeypatch, f"smtp://127.0.0.1:{port}")
     assert (outcome.delivered, outcome.permanent) == (False, False)
+
+
+def test_a_server_that_takes_its_time_is_given_up(server: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many steps it drags on: each alone would be quick enough."""
+    monkeypatch.setattr(email, "MOST_SECONDS", 1.0)
+    server.pause = 0.4
+    began = time.monotonic()
+    outcome = sent(monkeypatch, server.url, None, *(f"{number}@example.com" for number in range(20)))
+    assert (outcome.delivered, outcome.permanent) == (False, False)
+    assert time.monotonic() - began < 3
 
 
 @pytest.fixture

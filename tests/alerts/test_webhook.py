@@ -1,5 +1,6 @@
 """A webhook as its receiver sees it: signed, sent once and nowhere else, bounded in what it waits for."""
 
+import logging
 import socket
 import threading
 import time
@@ -165,6 +166,15 @@ def test_a_receiver_that_is_away_is_told_without_its_address(receiver: Receiver)
     assert not outcome.permanent
     assert "private" not in outcome.error
     assert str(port) not in outcome.error
+
+
+def test_no_line_of_the_log_tells_the_address(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+    """Nor does a library's, however much of it is asked for."""
+    caplog.set_level(logging.DEBUG)
+    sent(f"{receiver.url}/private-token?key=private")
+    assert receiver.requests[0].path == "/hook/private-token?key=private"
+    assert caplog.records
+    assert not any(private in caplog.text for private in ("private", SECRET))
 
 
 def test_an_untrusted_certificate_is_refused(receiver: Receiver) -> None:

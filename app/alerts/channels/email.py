@@ -1,7 +1,11 @@
 """Email: one message to all addresses of a channel, through the mail server of ``EDGEFLOW_SMTP_URL``."""
 
 import smtplib
+import socket
 import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.errors import MessageError
 from email.headerregistry import Address
@@ -18,6 +22,7 @@ from app.alerts.channels.outcome import Outcome
 from config.settings import settings
 
 SECONDS = 10.0  # for each step of the conversation
+MOST_SECONDS = 40.0  # for all of it, so that it ends before the lease of its message does
 PORTS = {"smtp": 25, "smtps": 465}
 
 
@@ -99,7 +104,7 @@ def _hand_over(server: Server, addresses: list[str], mail: EmailMessage) -> dict
         opened: smtplib.SMTP = smtplib.SMTP_SSL(server.host, server.port, timeout=SECONDS, context=context)
     else:
         opened = smtplib.SMTP(server.host, server.port, timeout=SECONDS)
-    with opened as connection:
+    with opened as connection, _ended_after(connection, MOST_SECONDS):
         connection.ehlo_or_helo_if_needed()
         encrypted = server.implicit_tls or _encrypt(server, connection, context)
         if server.user is not None:
@@ -107,6 +112,22 @@ def _hand_over(server: Server, addresses: list[str], mail: EmailMessage) -> dict
                 raise Unencrypted("the mail server offers no STARTTLS, and the password is not sent in clear")
             connection.login(server.user, server.password or "")
         return connection.send_message(mail, to_addrs=addresses)
+
+
+@contextmanager
+def _ended_after(connection: smtplib.SMTP, seconds: float) -> Iterator[None]:
+    """Whatever waits on the connection past that time is woken by its end."""
+
+    def end() -> None:
+        with suppress(OSError, AttributeError):  # it has ended
+            connection.sock.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+
+    timer = threading.Timer(seconds, end)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _encrypt(server: Server, connection: smtplib.SMTP, context: ssl.SSLContext) -> bool:
