@@ -63,7 +63,8 @@ FROM alert_rules r WHERE r.id = :rule AND {_LISTENS}
 def _lock(rule_id: UUID) -> Any | None:
     """The rule, for which nobody else plans until this transaction ends; None: it tells nobody now.
 
-    Not a lock of its row: evaluations pass over the rules whose row is locked.
+    Else two jobs would each tell a part, or wait for each other's alerts for ever. Not a lock of its row: evaluations
+    pass over the rules whose row is locked.
     """
     db.session.execute(_LOCK, {"rule": str(rule_id)})
     return db.session.execute(_RULE, {"rule": rule_id, "gap": GROUP_SECONDS}).first()

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from app.alerts.channels import email
+from app.alerts.channels import email, words
 from tests.alerts import rows
 from tests.alerts.receivers import MailServer
 
@@ -31,9 +31,9 @@ def payload(name: str = "Pump too hot", device: str = "pump-7", **fields: Any) -
         "id": "7a1", "name": name, "type": "metric", "severity": "critical", "metric": "temperature",
         "condition": "gt", "threshold": 80.0, "for_seconds": 60,
     }  # fmt: skip
-    alert = {"device_name": device, "subject": "7", "value": 81.5}
-    said = {"kind": "firing", "rule": rule, "count": 1, "alerts": [alert], "more": 0, "url": "https://example.com/a"}
-    return {**said, **fields}
+    alert = {"device_name": device, "subject": "7", "deployment_id": None, "value": 81.5}
+    said = {"kind": "firing", "organization_id": "2", "rule": rule, "count": 1, "alerts": [alert], "more": 0}
+    return {**said, "url": "https://example.com/a", **fields}
 
 
 @pytest.fixture
@@ -67,6 +67,24 @@ def test_a_mail_says_what_happened(server: MailServer, monkeypatch: pytest.Monke
     assert mail.get_content().split("\r\n") == [
         "critical: temperature > 80 for 60 s", "- pump-7: 81.5", "https://example.com/a", "",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rule", "alert", "title", "first"),
+    [
+        ({"type": "deployment_failed", "for_seconds": 0}, {"subject": "d-1", "deployment_id": "d-1"},
+         "deployment d-1", "warning: deployment failed"),
+        ({"type": "device_offline", "for_seconds": 300}, {"device_name": "pump-7"},
+         "pump-7", "warning: device offline for 300 s"),
+        ({"type": "log_match", "for_seconds": 300}, {"subject": "2"}, "the platform", "warning: log entries match"),
+    ],
+)  # fmt: skip
+def test_what_a_message_calls_its_subject(rule: dict[str, Any], alert: dict[str, Any], title: str, first: str) -> None:
+    said = payload()
+    said["rule"] |= {"severity": "warning", **rule}
+    said["alerts"] = [{"device_name": None, "subject": "x", "deployment_id": None, "value": None, **alert}]
+    assert words.title({**said, "kind": "reminder"}) == f"[still firing] Pump too hot: {title}"
+    assert words.lines(said)[:2] == [first, f"- {title}"]
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,21 @@ def test_jobs_that_run_at_once_tell_nothing_twice(org: UUID, receiver: Receiver)
     assert [request.json["count"] for request in receiver.requests] == [20] * 10
 
 
+def test_a_job_waits_for_what_another_is_about_to_tell(org: UUID, receiver: Receiver) -> None:
+    rule = rows.rule(org, hook(receiver))
+    rows.fire(rule)
+    with ThreadPoolExecutor(1) as pool:
+        with db.transaction(org):
+            assert notifications.plan_for(org, rule.id) == 1
+            pool.submit(rows.fire, rule, name="meanwhile").result(10)
+            other = pool.submit(plan, rule)
+            threading.Event().wait(0.3)
+            assert not other.done()
+        assert other.result(10) == 0
+    rows.age(rule, 61)
+    assert plan(rule) == 1
+
+
 def test_over_is_told_once_and_only_of_what_was_told(org: UUID, receiver: Receiver) -> None:
     rule = rows.rule(org, hook(receiver))
     told = rows.fire(rule, 2)

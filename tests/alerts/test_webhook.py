@@ -26,7 +26,8 @@ PAYLOAD: dict[str, Any] = {
         "condition": "gt", "threshold": 80.0, "for_seconds": 60,
     },
     "count": 500,
-    "alerts": [{"device_name": "pump\n7", "subject": "7", "value": 81.5}],
+    "organization_id": "2",
+    "alerts": [{"device_name": "pump\n7", "subject": "7", "deployment_id": None, "value": 81.5}],
     "more": 499,
     "url": "https://example.com/api/v1/alerts/1",
 }  # fmt: skip

@@ -15,7 +15,7 @@ def lines(payload: dict[str, Any]) -> list[str]:
     """What a mail and a chat message say below the title: what the rule wants, who breaks it, where to look."""
     rule = payload["rule"]
     told = [f"{rule['severity']}: {wanted(rule)}"]
-    told += [f"- {_line(_subject(alert))}{_value(alert)}" for alert in payload["alerts"]]
+    told += [f"- {_line(_subject(alert, payload))}{_value(alert)}" for alert in payload["alerts"]]
     if payload["more"]:
         told.append(f"and {payload['more']} more")
     return [*told, payload["url"]]
@@ -45,13 +45,17 @@ def slack(payload: dict[str, Any]) -> str:
 def _who(payload: dict[str, Any]) -> str:
     if not payload["alerts"]:
         return str(payload["count"])
-    first = _line(_subject(payload["alerts"][0]))
+    first = _line(_subject(payload["alerts"][0], payload))
     others = payload["count"] - 1
     return f"{first} and {others} more" if others else first
 
 
-def _subject(alert: dict[str, Any]) -> str:
-    return str(alert["device_name"] or alert["subject"])
+def _subject(alert: dict[str, Any], payload: dict[str, Any]) -> str:
+    if alert["device_name"]:
+        return str(alert["device_name"])
+    if alert["subject"] == payload["organization_id"]:
+        return "the platform"  # its own log entries match
+    return f"deployment {alert['subject']}" if alert["deployment_id"] else str(alert["subject"])
 
 
 def _value(alert: dict[str, Any]) -> str:
