@@ -15,6 +15,7 @@ RULES = {
     # By their deployments, of which there are few: events have no index by time, and go together.
     "deployment_events": "deployment_id IN ("
     "SELECT id FROM deployments WHERE next_check_at IS NULL AND finished_at < now() - interval '90 days')",
+    "notifications": "finished_at < now() - interval '90 days'",
     "scheduled_runs": "due_at < now() - interval '1 day'",
 }
 

@@ -10,6 +10,15 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base, Tenant
 
+UNTOLD = (
+    "state = 'firing' AND notified_at IS NULL "
+    "OR state = 'resolved' AND notified_at IS NOT NULL AND resolved_notified_at IS NULL"
+)
+"""Alerts of which nobody has been told that they fire, or, having been told, that they are over."""
+
+WAITING = "state IN ('queued', 'sending')"
+"""Notifications that are still to be delivered."""
+
 
 def _of_rule() -> ForeignKeyConstraint:
     return ForeignKeyConstraint(["org_id", "rule_id"], ["alert_rules.org_id", "alert_rules.id"], ondelete="CASCADE")
@@ -69,6 +78,7 @@ class Alert(Tenant, Base):
             postgresql_where=text("state IN ('pending', 'firing')"),
         ),
         Index("ix_alerts_org_id_rule_id", "org_id", "rule_id"),
+        Index("ix_alerts_untold", "rule_id", postgresql_where=text(UNTOLD)),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=text("gen_random_uuid()"))
@@ -86,6 +96,7 @@ class Alert(Tenant, Base):
     acknowledged_by: Mapped[str | None]
     comment: Mapped[str | None]
     notified_at: Mapped[datetime | None]
+    resolved_notified_at: Mapped[datetime | None]
 
 
 class AlertEvent(Tenant, Base):
@@ -106,7 +117,10 @@ class AlertEvent(Tenant, Base):
 
 
 class Notification(Tenant, Base):
-    """One message to one channel; ``dedup_key`` names what it tells, so that a repeated job sends it once."""
+    """One message to one channel; ``dedup_key`` names what it tells, so that a repeated job sends it once.
+
+    ``channel`` is its masked form: what a delivery needs is read from the rule. ``failures`` count since ``queued_at``.
+    """
 
     __tablename__ = "notifications"
     __table_args__ = (
@@ -116,9 +130,11 @@ class Notification(Tenant, Base):
         Index("ix_notifications_rule_id", "rule_id", "created_at", "id"),
         Index(
             "ix_notifications_next_attempt_at",
+            "org_id",
             "next_attempt_at",
-            postgresql_where=text("state IN ('queued', 'sending')"),
+            postgresql_where=text(WAITING),
         ),
+        Index("ix_notifications_waiting", "rule_id", "created_at", "id", postgresql_where=text(WAITING)),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=text("gen_random_uuid()"))
@@ -132,6 +148,8 @@ class Notification(Tenant, Base):
     next_attempt_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
     lease_until: Mapped[datetime | None]
     error: Mapped[str | None]
+    queued_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    failures: Mapped[int] = mapped_column(server_default="0", default=0)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     finished_at: Mapped[datetime | None]
 

@@ -17,6 +17,7 @@ _COLOURS = {
     "postgres": "blue",
     "valkey": "red",
     "migrate": "yellow",
+    "mail": "bright_yellow",
     "fleet": "bright_black",
     "edgeflow": "bold white",
 }

@@ -57,6 +57,7 @@ TABLES = {
         acknowledged_by text,
         comment text,
         notified_at timestamptz,
+        resolved_notified_at timestamptz,
         CONSTRAINT pk_alerts PRIMARY KEY (id),
         CONSTRAINT uq_alerts_org_id_id UNIQUE (org_id, id),
         {_ORG},
@@ -90,6 +91,8 @@ TABLES = {
         next_attempt_at timestamptz DEFAULT now(),
         lease_until timestamptz,
         error text,
+        queued_at timestamptz NOT NULL DEFAULT now(),
+        failures integer NOT NULL DEFAULT 0,
         created_at timestamptz NOT NULL DEFAULT now(),
         finished_at timestamptz,
         CONSTRAINT pk_notifications PRIMARY KEY (id),
@@ -116,9 +119,13 @@ INDEXES = (
     "CREATE INDEX ix_alert_rules_next_evaluation_at ON alert_rules (next_evaluation_at) WHERE enabled",
     "CREATE UNIQUE INDEX uq_alerts_open ON alerts (rule_id, subject) WHERE state IN ('pending', 'firing')",
     "CREATE INDEX ix_alerts_org_id_rule_id ON alerts (org_id, rule_id)",
+    "CREATE INDEX ix_alerts_untold ON alerts (rule_id) WHERE state = 'firing' AND notified_at IS NULL "
+    "OR state = 'resolved' AND notified_at IS NOT NULL AND resolved_notified_at IS NULL",
     "CREATE INDEX ix_alert_events_rule_id ON alert_events (rule_id, id)",
     "CREATE INDEX ix_notifications_rule_id ON notifications (rule_id, created_at, id)",
-    "CREATE INDEX ix_notifications_next_attempt_at ON notifications (next_attempt_at) "
+    "CREATE INDEX ix_notifications_next_attempt_at ON notifications (org_id, next_attempt_at) "
+    "WHERE state IN ('queued', 'sending')",
+    "CREATE INDEX ix_notifications_waiting ON notifications (rule_id, created_at, id) "
     "WHERE state IN ('queued', 'sending')",
     "CREATE INDEX ix_notification_attempts_notification_id ON notification_attempts (notification_id, id)",
 )

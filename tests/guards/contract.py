@@ -91,6 +91,8 @@ GET /deployments/{id}/events
 GET /devices/{id}/deployments
 POST /deployments/{id}/cancel
 POST /deployments/{id}/approve
+GET /alerts/{id}/notifications
+POST /alerts/{id}/notifications/{id}/replay
 """
 
 # No credentials are asked of these: sign-in itself, a code or signature in the body, and what holds no data.
