@@ -21,5 +21,6 @@ class Entry:
 SCHEDULE = (
     Entry("rollouts.reconcile", 2 * SECOND),
     Entry("maintenance.sweep_gateways", 5 * SECOND),
+    Entry("alerts.evaluate", 15 * SECOND),
     Entry("maintenance.clean", HOUR),
 )

@@ -4,6 +4,6 @@ from workers.base import boot
 
 boot()
 
-from workers import maintenance, rollouts, tunnel  # noqa: E402  the actors register themselves with the broker
+from workers import alerts, maintenance, rollouts, tunnel  # noqa: E402  the actors register themselves with the broker
 
-__all__ = ["maintenance", "rollouts", "tunnel"]
+__all__ = ["alerts", "maintenance", "rollouts", "tunnel"]

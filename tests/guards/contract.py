@@ -91,6 +91,9 @@ GET /deployments/{id}/events
 GET /devices/{id}/deployments
 POST /deployments/{id}/cancel
 POST /deployments/{id}/approve
+GET /alerts/{id}/events
+GET /alerts/{id}/instances
+POST /alerts/preview
 """
 
 # No credentials are asked of these: sign-in itself, a code or signature in the body, and what holds no data.
