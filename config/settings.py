@@ -220,6 +220,7 @@ class Settings:
         _integer(1, 100_000_000),
         200_000,
         "series (device, name, tags) that an organization may have; points of more are refused",
+    )
     smtp_url: str = _env(
         "EDGEFLOW_SMTP_URL",
         _smtp,

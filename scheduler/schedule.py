@@ -24,6 +24,7 @@ SCHEDULE = (
     Entry("alerts.redrive", 3 * SECOND),
     Entry("alerts.remind", 30 * SECOND),
     Entry("maintenance.sweep_gateways", 5 * SECOND),
+    Entry("alerts.evaluate", 15 * SECOND),
     Entry("maintenance.clean", HOUR),
     Entry("maintenance.partitions", HOUR),
     Entry("metrics.rollup", MINUTE),

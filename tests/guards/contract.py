@@ -93,6 +93,9 @@ POST /deployments/{id}/cancel
 POST /deployments/{id}/approve
 GET /alerts/{id}/notifications
 POST /alerts/{id}/notifications/{id}/replay
+GET /alerts/{id}/events
+GET /alerts/{id}/instances
+POST /alerts/preview
 """
 
 # No credentials are asked of these: sign-in itself, a code or signature in the body, and what holds no data.

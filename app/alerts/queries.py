@@ -1,0 +1,267 @@
+"""The evaluation as SQL: one statement for each rule type, over any number of rules, tenants and subjects.
+
+Each statement is ``due`` (the rules), ``seen`` (the subjects whose condition holds, or would with ``clear_threshold``),
+``unseen`` (what becomes of open alerts without one), and then the same transitions for all. ``rules.step`` says the
+same for one subject.
+"""
+
+from uuid import UUID
+
+from sqlalchemy import text
+
+from app import db
+
+# What a condition's name says, said once a rule: names cost more to look at than values, and there are millions of them.
+RULE = """
+    r.threshold, r.no_data, r.metric,
+    CASE WHEN r.type = 'log_match' THEN 0 ELSE r.for_seconds END * interval '1 second' AS wait,
+    r.for_seconds * interval '1 second' AS span, greatest(300, 3 * r.for_seconds) * interval '1 second' AS stale,
+    coalesce(r.clear_threshold, r.threshold) AS hold, r.condition IN ('gte', 'lte', 'eq') AS inclusive,
+    r.condition IN ('gt', 'gte', 'ne') AS upward, r.condition IN ('lt', 'lte', 'ne') AS downward,
+    r.target ? 'all' AS everything,
+    CASE WHEN r.target ? 'tags' THEN ARRAY(SELECT jsonb_array_elements_text(r.target->'tags')) END AS tags,
+    CASE WHEN r.target ? 'device_ids'
+         THEN ARRAY(SELECT jsonb_array_elements_text(r.target->'device_ids'))::uuid[] END AS ids,
+    websearch_to_tsquery('simple', r.log_q) AS words,
+    array_position(ARRAY['debug', 'info', 'warning', 'error'], r.log_level) - 1 AS level"""
+
+_DUE = f"""
+due AS MATERIALIZED (
+    SELECT r.id, r.org_id, r.created_at, {RULE}
+    FROM alert_rules r WHERE r.id = ANY (CAST(:rules AS uuid[])) AND r.type = :type
+), open AS MATERIALIZED (
+    SELECT a.id, a.rule_id, a.subject, a.device_id, a.deployment_id, a.state, a.since
+    FROM alerts a WHERE a.rule_id = ANY (CAST(:rules AS uuid[])) AND a.state IN ('pending', 'firing')
+)"""
+
+MATCHES = "(r.everything OR d.tags && r.tags OR d.id = ANY (r.ids))"
+_FRESH = "s.last_at > now() - r.stale"
+
+
+def breaches(threshold: str, value: str = "s.last_value") -> str:
+    """Whether a value lies on the bad side of a column of ``r``."""
+    return (
+        f"(r.upward AND {value} > r.{threshold} OR r.downward AND {value} < r.{threshold} "
+        f"OR r.inclusive AND {value} = r.{threshold})"
+    )
+
+
+# Why an alert about a device is over whatever its values say; null: it is not.
+_LEFT = f"""
+    CASE WHEN d.id IS NULL THEN 'device deleted' WHEN d.disabled_at IS NOT NULL THEN 'device disabled'
+         WHEN NOT coalesce({MATCHES}, false) THEN 'not a target any more' END"""
+
+_METRIC = f"""
+, held AS MATERIALIZED (
+    SELECT r.id AS rule_id, s.device_id, s.last_value, r.threshold
+    FROM due r JOIN metric_series s ON s.org_id = r.org_id AND s.name = r.metric
+    WHERE r.ids IS NULL AND {_FRESH} AND {breaches("hold")}
+    UNION ALL
+    SELECT r.id, s.device_id, s.last_value, r.threshold
+    FROM due r CROSS JOIN LATERAL unnest(r.ids) AS named (device_id)
+    JOIN metric_series s ON s.device_id = named.device_id AND s.name = r.metric AND s.org_id = r.org_id
+    WHERE {_FRESH} AND {breaches("hold")}
+), worst AS (
+    SELECT h.rule_id, h.device_id, max(h.last_value) AS highest, min(h.last_value) AS lowest
+    FROM held h GROUP BY h.rule_id, h.device_id
+), seen AS MATERIALIZED (
+    SELECT r.id AS rule_id, d.id::text AS subject, d.id AS device_id, CAST(NULL AS uuid) AS deployment_id,
+        CASE WHEN r.upward THEN w.highest ELSE w.lowest END AS value, CAST(NULL AS timestamptz) AS since,
+        r.upward AND w.highest > r.threshold OR r.downward AND w.lowest < r.threshold
+            OR r.inclusive AND r.threshold IN (w.highest, w.lowest) AS breached
+    FROM worst w JOIN due r ON r.id = w.rule_id
+    JOIN devices d ON d.org_id = r.org_id AND d.id = w.device_id
+    WHERE d.disabled_at IS NULL AND {MATCHES}
+    UNION ALL
+    SELECT r.id, d.id::text, d.id, NULL, NULL, NULL, true
+    FROM due r JOIN devices d ON d.org_id = r.org_id AND d.disabled_at IS NULL AND {MATCHES}
+    JOIN connections c ON c.org_id = d.org_id AND c.device_id = d.id
+    WHERE r.no_data = 'alert' AND d.created_at < now() - r.stale AND NOT EXISTS (
+        SELECT FROM metric_series s WHERE s.device_id = d.id AND s.name = r.metric AND {_FRESH})
+), unseen AS MATERIALIZED (
+    SELECT f.id, f.state, CASE WHEN f.cause IS NOT NULL OR f.fresh OR f.no_data = 'ok' THEN 'over' ELSE 'kept' END
+            AS verdict, coalesce(f.cause, CASE WHEN NOT f.fresh THEN 'no data' END) AS reason
+    FROM (
+        SELECT o.id, o.state, r.no_data, {_LEFT} AS cause, EXISTS (
+            SELECT FROM metric_series s WHERE s.device_id = d.id AND s.name = r.metric AND {_FRESH}) AS fresh
+        FROM open o JOIN due r ON r.id = o.rule_id
+        LEFT JOIN devices d ON d.org_id = r.org_id AND d.id = o.device_id
+        WHERE NOT EXISTS (SELECT FROM seen n WHERE n.rule_id = o.rule_id AND n.subject = o.subject)
+    ) f
+)"""
+
+_OVER = f"""
+, unseen AS MATERIALIZED (
+    SELECT o.id, o.state, 'over' AS verdict, CASE WHEN o.subject <> r.org_id::text THEN {_LEFT} END AS reason
+    FROM open o JOIN due r ON r.id = o.rule_id
+    LEFT JOIN devices d ON d.org_id = r.org_id AND d.id = o.device_id
+    WHERE NOT EXISTS (SELECT FROM seen n WHERE n.rule_id = o.rule_id AND n.subject = o.subject)
+)"""
+
+# Silence counts from its beginning, whoever noticed it when: the device said goodbye, or was not heard any more.
+_DEVICE_OFFLINE = f"""
+, seen AS MATERIALIZED (
+    SELECT r.id AS rule_id, d.id::text AS subject, d.id AS device_id, CAST(NULL AS uuid) AS deployment_id,
+        CAST(NULL AS double precision) AS value, true AS breached,
+        least(c.disconnected_at, c.last_seen_at + make_interval(secs => :offline_after)) AS since
+    FROM due r JOIN devices d ON d.org_id = r.org_id AND d.disabled_at IS NULL AND {MATCHES}
+    JOIN connections c ON c.org_id = d.org_id AND c.device_id = d.id
+    WHERE c.disconnected_at IS NOT NULL OR c.last_seen_at <= now() - make_interval(secs => :offline_after)
+){_OVER}"""
+
+# As ``rollout.why_stopped``: failures that nobody has accepted exceed the threshold, or the stage cannot succeed.
+_STOPPED = """
+    SELECT FROM (
+        SELECT count(*) FILTER (WHERE e.failed) AS failed, count(*) FILTER (WHERE e.failed OR e.succeeded) AS finished,
+            count(*) FILTER (WHERE e.failed AND e.stage = d.current_stage) AS stage_failed,
+            count(*) FILTER (WHERE e.stage = d.current_stage AND NOT e.gone) AS members
+        FROM (
+            SELECT stage, state IN ('failed', 'timed_out', 'rejected') AS failed,
+                state IN ('succeeded', 'already_installed') AS succeeded,
+                state IN ('removed', 'superseded', 'canceled') AS gone
+            FROM executions x WHERE x.deployment_id = d.id AND x.kind = 'install'
+        ) e
+    ) c LEFT JOIN deployment_stages g ON g.deployment_id = d.id AND g.number = d.current_stage,
+    LATERAL (SELECT least(d.acknowledged_failures, c.failed) AS known,
+                    least(coalesce(g.acknowledged_failures, 0), c.stage_failed) AS stage_known) k
+    WHERE c.finished >= coalesce((d.strategy->>'min_executed')::int, 1)
+          AND (c.failed - k.known) * 100
+              > coalesce((d.strategy->>'failure_threshold')::int, 10) * (c.finished - k.known)
+       OR d.current_stage < coalesce(jsonb_array_length(d.strategy->'stages'), 1) - 1 AND g.status <> 'succeeded'
+          AND (c.members - c.stage_failed) * 100
+              < coalesce((d.strategy->>'success_threshold')::int, 100) * (c.members - k.stage_known)"""
+
+_DEPLOYMENT_FAILED = f"""
+, seen AS MATERIALIZED (
+    SELECT r.id AS rule_id, d.id::text AS subject, CAST(NULL AS uuid) AS device_id, d.id AS deployment_id,
+        CAST(NULL AS double precision) AS value, true AS breached, CAST(NULL AS timestamptz) AS since
+    FROM due r JOIN deployments d ON d.org_id = r.org_id AND d.updated_at >= r.created_at
+    WHERE (d.status IN ('failed', 'rollback_failed') OR d.status = 'paused' AND EXISTS ({_STOPPED}))
+      AND NOT EXISTS (SELECT FROM deployments n WHERE n.org_id = d.org_id AND n.flow_id = d.flow_id
+                      AND n.created_at > d.created_at AND n.status = 'succeeded')
+), unseen AS MATERIALIZED (
+    SELECT o.id, o.state, 'over' AS verdict, 'deployment ' || replace(d.status, '_', ' ') AS reason
+    FROM open o JOIN due r ON r.id = o.rule_id
+    LEFT JOIN deployments d ON d.org_id = r.org_id AND d.id = o.deployment_id
+    WHERE NOT EXISTS (SELECT FROM seen n WHERE n.rule_id = o.rule_id AND n.subject = o.subject)
+)"""
+
+# By arrival: a device's clock decides nothing. Times that are too far off were replaced when the entry came, which
+# leaves few partitions to look into. What alerts themselves write would keep them firing.
+LOG_MATCHES = """
+    (r.level IS NULL OR l.level >= r.level) AND (r.words IS NULL OR to_tsvector('simple', l.message) @@ r.words)
+    AND coalesce(l.kind, '') NOT LIKE 'alert.%'"""
+_LOG_MATCH = f"""
+, seen AS MATERIALIZED (
+    SELECT r.id AS rule_id, coalesce(d.id, r.org_id)::text AS subject, d.id AS device_id,
+        CAST(NULL AS uuid) AS deployment_id, CAST(count(*) AS double precision) AS value,
+        CAST(NULL AS timestamptz) AS since, count(*) >= r.threshold AS breached
+    FROM due r JOIN log_entries l ON l.org_id = r.org_id AND l.received_at > now() - r.span
+        AND l.time > now() - r.span - interval '8 days' AND {LOG_MATCHES}
+    LEFT JOIN devices d ON d.org_id = l.org_id AND d.id = l.device_id
+    WHERE l.device_id IS NULL AND r.everything OR d.disabled_at IS NULL AND {MATCHES}
+    GROUP BY r.id, r.org_id, r.threshold, r.hold, d.id
+    HAVING count(*) >= r.hold
+){_OVER}"""
+
+# Each open alert is touched by one of these at most. A device that is just being deleted is passed over, so that the
+# foreign key finds it.
+_TRANSITIONS = """
+, fresh AS MATERIALIZED (
+    SELECT n.* FROM seen n
+    WHERE n.breached AND NOT EXISTS (SELECT FROM open o WHERE o.rule_id = n.rule_id AND o.subject = n.subject)
+), named AS MATERIALIZED (
+    SELECT d.id, d.name FROM devices d WHERE d.id IN (SELECT device_id FROM fresh) FOR KEY SHARE SKIP LOCKED
+), born AS (
+    INSERT INTO alerts
+        (org_id, rule_id, subject, device_id, device_name, deployment_id, state, value, since, fired_at)
+    SELECT r.org_id, r.id, n.subject, n.device_id, d.name, n.deployment_id,
+        CASE WHEN coalesce(n.since, now()) <= now() - r.wait THEN 'firing' ELSE 'pending' END, n.value,
+        coalesce(n.since, now()), CASE WHEN coalesce(n.since, now()) <= now() - r.wait THEN now() END
+    FROM fresh n JOIN due r ON r.id = n.rule_id LEFT JOIN named d ON d.id = n.device_id
+    WHERE n.device_id IS NULL OR d.id IS NOT NULL
+    ON CONFLICT (rule_id, subject) WHERE state IN ('pending', 'firing') DO NOTHING
+    RETURNING id, org_id, rule_id, device_id, device_name, deployment_id, state, value
+), risen AS (
+    UPDATE alerts a SET since = coalesce(n.since, a.since), value = n.value,
+        state = CASE WHEN coalesce(n.since, a.since) <= now() - r.wait THEN 'firing' ELSE 'pending' END,
+        fired_at = CASE WHEN coalesce(n.since, a.since) <= now() - r.wait THEN now() END
+    FROM open o JOIN seen n ON n.rule_id = o.rule_id AND n.subject = o.subject AND n.breached
+    JOIN due r ON r.id = o.rule_id
+    WHERE o.state = 'pending' AND a.id = o.id AND a.state = 'pending'
+      AND (n.since <> o.since OR coalesce(n.since, o.since) <= now() - r.wait)
+    RETURNING a.id, a.org_id, a.rule_id, a.device_id, a.device_name, a.deployment_id, a.state, a.value
+), eased AS (
+    DELETE FROM alerts a WHERE a.state = 'pending' AND a.id IN (
+        SELECT u.id FROM unseen u WHERE u.verdict = 'over' AND u.state = 'pending'
+        UNION ALL
+        SELECT o.id FROM open o JOIN seen n ON n.rule_id = o.rule_id AND n.subject = o.subject
+        WHERE o.state = 'pending' AND NOT n.breached)
+), ended AS (
+    UPDATE alerts a SET state = 'resolved', resolved_at = now()
+    FROM unseen u WHERE u.verdict = 'over' AND u.state = 'firing' AND a.id = u.id AND a.state = 'firing'
+    RETURNING a.id, a.org_id, a.rule_id, a.device_id, a.device_name, a.deployment_id, a.state, NULL::double precision
+        AS value, u.reason
+), changed AS MATERIALIZED (
+    SELECT *, CAST(NULL AS text) AS reason FROM born WHERE state = 'firing'
+    UNION ALL SELECT *, NULL FROM risen WHERE state = 'firing'
+    UNION ALL SELECT * FROM ended
+)"""
+
+# The history of each alert, and the organization's log.
+_TOLD = """
+, told AS (
+    INSERT INTO alert_events (org_id, rule_id, alert_id, device_id, device_name, kind, data)
+    SELECT org_id, rule_id, id, device_id, device_name, state,
+        jsonb_strip_nulls(jsonb_build_object('value', value, 'reason', reason, 'deployment_id', deployment_id))
+    FROM changed
+), logged AS (
+    INSERT INTO log_entries (org_id, device_id, level, source, kind, message, fields)
+    SELECT c.org_id, c.device_id,
+        CASE WHEN c.state = 'resolved' OR r.severity = 'info' THEN 1 WHEN r.severity = 'warning' THEN 2 ELSE 3 END,
+        'platform', 'alert.' || c.state,
+        'alert ' || r.name || ' ' || c.state || coalesce(' on ' || c.device_name, '')
+            || coalesce(': ' || c.reason, ''),
+        jsonb_strip_nulls(jsonb_build_object('alert_id', c.id, 'rule_id', c.rule_id, 'severity', r.severity,
+            'value', c.value, 'deployment_id', c.deployment_id))
+    FROM changed c JOIN alert_rules r ON r.id = c.rule_id
+)
+SELECT org_id, rule_id, count(*) FILTER (WHERE state = 'firing') AS firing,
+    count(*) FILTER (WHERE state = 'resolved') AS resolved
+FROM changed GROUP BY org_id, rule_id
+"""
+
+EVALUATE = {
+    name: text(f"WITH {_DUE}{seen}{_TRANSITIONS}{_TOLD}")
+    for name, seen in (
+        ("metric", _METRIC),
+        ("device_offline", _DEVICE_OFFLINE),
+        ("deployment_failed", _DEPLOYMENT_FAILED),
+        ("log_match", _LOG_MATCH),
+    )
+}
+"""By rule type: wants ``rules`` (ids), ``type`` and ``offline_after`` (s); answers what fired and ended, by rule."""
+
+# Without the lock on the key that a foreign key's check waits for. Whoever holds a row evaluates or changes it.
+TAKE = text("""
+UPDATE alert_rules SET next_evaluation_at = now() + make_interval(secs => :rest), evaluated_at = now()
+WHERE id IN (
+    SELECT id FROM alert_rules WHERE enabled AND next_evaluation_at <= now()
+    ORDER BY next_evaluation_at, id LIMIT :most FOR NO KEY UPDATE SKIP LOCKED
+)
+RETURNING id, type
+""")
+
+_END = text(f"""
+WITH gone AS (
+    DELETE FROM alerts WHERE rule_id = :rule AND state = 'pending'
+), changed AS (
+    UPDATE alerts SET state = 'resolved', resolved_at = now() WHERE rule_id = :rule AND state = 'firing'
+    RETURNING id, org_id, rule_id, device_id, device_name, deployment_id, state, NULL::double precision AS value,
+        CAST(:reason AS text) AS reason
+){_TOLD}""")
+
+
+def end_all(rule_id: UUID, reason: str) -> None:
+    """Resolve what fires of a rule and drop what is pending."""
+    db.session.execute(_END, {"rule": rule_id, "reason": reason})
