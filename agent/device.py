@@ -134,15 +134,15 @@ class Device:
         await self._executor.finish(self.options.grace)
         if self._socket:
             await self._socket.close(protocol.NORMAL, "the agent stops")
-        await self.telemetry.stop()
-        await self._executor.cancel()
-        await self._shadow.stop()
-        self._outbox.close()
         if self._task:
-            # It may still be dialling, which nobody needs any more.
+            # It may still be dialling, which nobody needs any more; the rest ends after what could begin it anew.
             await asyncio.wait([self._task], timeout=0.1)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await self._executor.cancel()
+        await self._shadow.stop()
+        await self.telemetry.stop()
+        self._outbox.close()
 
     async def reconnect(self) -> None:
         """Close the present connection and make a new one."""
