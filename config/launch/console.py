@@ -18,6 +18,7 @@ _COLOURS = {
     "valkey": "red",
     "migrate": "yellow",
     "fleet": "bright_black",
+    "webhook": "bright_magenta",
     "edgeflow": "bold white",
 }
 _WIDTH = max(map(len, _COLOURS))
