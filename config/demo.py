@@ -24,7 +24,7 @@ TAG = "demo"
 LATENCY_MS = 300  # long enough to be seen
 TELEMETRY_SECONDS = 5
 HOT_DEVICE = "demo-003"
-HEAT = "40:120:900"  # from second 40 on for two minutes, again every quarter of an hour
+HEAT = "20:120:900"  # from second 20 on for two minutes, again every quarter of an hour
 ONLINE_SECONDS = 60.0
 FINAL = {"succeeded", "failed", "canceled", "rolled_back", "rollback_failed"}
 OVER = {"succeeded", "failed", "timed_out", "rejected", "canceled", "removed", "superseded", "already_installed"}
@@ -38,6 +38,7 @@ class _Ended(Exception):
     """The platform is being stopped."""
 
 
+FIVE_MINUTES_AGO = "$(date -u -d '5 minutes ago' +%FT%TZ)"
 HOT_RULE = {
     "name": "Device too hot",
     "type": "metric",
@@ -271,9 +272,9 @@ class Demo:
             "",
             f"  {deploy}",
             "",
-            "  What they measure, as a series for each device:",
+            "  What they have measured in the last minutes, as a series for each device:",
             "",
-            f"  curl -s '{url}/metrics?name=temperature&group_by=device' {key}",
+            f'  curl -s "{url}/metrics?name=temperature&group_by=device&step=5&from={FIVE_MINUTES_AGO}" {key}',
             "",
             f"  Within a minute {HOT_DEVICE} gets too hot. Its alert is told below, by mail and by webhook:",
             "",
