@@ -15,7 +15,7 @@ from types import FrameType
 
 import httpx
 
-from config import demo, embedded, mailbox
+from config import demo, embedded, mailbox, webhook_receiver
 from config.launch import host, leftovers
 from config.launch.console import Terminal
 from config.launch.program import LaunchError, Program
@@ -171,12 +171,18 @@ def _start_demo(
     def start_fleet(arguments: list[str], credentials: dict[str, str]) -> None:
         supervisor.add(_python("fleet", {**environment, **credentials}, "agent", *arguments))
 
+    def receive_webhooks(secret: str) -> str:
+        port = host.remembered_port(data_dir, "webhook")
+        supervisor.add(webhook_receiver.program(port, secret, ROOT, environment))
+        return webhook_receiver.url(port)
+
     stage = demo.Demo(
         local_url=host.local_url(settings.host, settings.port),
         public_url=settings.url,
         data_dir=data_dir,
         terminal=terminal,
         start_fleet=start_fleet,
+        receive_webhooks=receive_webhooks,
         stopping=supervisor.stopping,
     )
     threading.Thread(target=stage.run, name="demo", daemon=True).start()

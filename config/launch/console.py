@@ -19,6 +19,7 @@ _COLOURS = {
     "migrate": "yellow",
     "mail": "bright_yellow",
     "fleet": "bright_black",
+    "webhook": "bright_magenta",
     "edgeflow": "bold white",
 }
 _WIDTH = max(map(len, _COLOURS))
