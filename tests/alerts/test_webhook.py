@@ -223,7 +223,7 @@ def test_what_was_read_can_be_sent_back() -> None:
     stored, _ = channels.prepare(given)
     again, shown = channels.prepare(channels.masked(stored), stored)
     assert shown == channels.masked(stored)
-    assert [channels.opened(one) for one in again[:2]] == [channels.opened(one) for one in stored[:2]]
+    assert again == stored  # no change
     without_ids, _ = channels.prepare([{"type": "webhook", "url": given[0]["url"]}], stored)
     assert channels.opened(without_ids[0]) == channels.opened(stored[0])
     rotated, shown = channels.prepare([{**channels.masked_one(stored[0]), "secret": "a new secret of mine"}], stored)

@@ -1,5 +1,6 @@
 """The mail catcher as the supervisor runs it."""
 
+import io
 import smtplib
 import subprocess
 import time
@@ -12,8 +13,13 @@ from pathlib import Path
 import pytest
 
 from app.alerts.channels.email import Server
-from config import mailbox
+from config import mailbox, supervisor
+from config.launch.console import Terminal
+from config.launch.supervision import Supervisor
+from config.launch.watchdog import Watchdog
+from config.settings import load
 from tests.config import parts
+from tests.config.test_settings import PRODUCTION
 from tests.platform import ROOT, free_port
 
 
@@ -110,3 +116,27 @@ def test_a_taken_port_is_told_in_one_line(running: Running, tmp_path: Path) -> N
 def test_the_platform_is_told_where_it_listens() -> None:
     server = Server.of(mailbox.url(2525))
     assert (server.host, server.port, server.starttls, server.user) == ("127.0.0.1", 2525, "never", None)
+
+
+@pytest.mark.parametrize(
+    ("environ", "caught", "private"),
+    [
+        ({}, True, "1"),
+        ({"EDGEFLOW_WEBHOOK_PRIVATE": "0"}, True, "0"),
+        ({"EDGEFLOW_SMTP_URL": "smtp://mail.example.com"}, False, "1"),
+        (PRODUCTION, False, None),
+    ],
+)
+def test_in_development_alerts_stay_on_this_machine(
+    tmp_path: Path, environ: dict[str, str], caught: bool, private: str | None
+) -> None:
+    running = Supervisor(Terminal(io.StringIO()), Watchdog(parts.environment(tmp_path)))
+    settings = load({"EDGEFLOW_DATA_DIR": str(tmp_path), **environ})
+    try:
+        told = supervisor._catch_alerts(running, settings, tmp_path, environ)
+        assert [part.program.name for part in running._parts] == (["mail"] if caught else [])
+    finally:
+        running.stop()
+    assert told.get("EDGEFLOW_WEBHOOK_PRIVATE") == private
+    assert told.get("EDGEFLOW_SMTP_URL", "").startswith("smtp://127.0.0.1:") is caught
+    load({"EDGEFLOW_DATA_DIR": str(tmp_path), **told})  # what the platform is told is valid

@@ -91,15 +91,15 @@ def _prepared_webhook(number: int, given: dict[str, Any], identity: str, old: St
     if way not in FORMATS:
         raise _invalid(number, "format", f"Must be one of: {', '.join(FORMATS)}.")
     url = _url(number, given["url"], old if old and old["format"] == way else None)
-    stored = {
-        "id": identity, "type": "webhook", "format": way, "url": _encrypted(url), "shown_url": _masked_url(url, way),
-    }  # fmt: skip
+    was = old or {}
+    stored = {"id": identity, "type": "webhook", "format": way, "url": _sealed(url, was.get("url"))}
+    stored["shown_url"] = _masked_url(url, way)
     if way == "slack":
         if given.get("secret", MASK) != MASK:
             raise _invalid(number, "secret", "Only of the format edgeflow: chat services check no signature.")
         return stored, masked_one(stored)
     secret, is_new = _secret(number, given.get("secret"), old)
-    stored["secret"] = _encrypted(secret)
+    stored["secret"] = _sealed(secret, was.get("secret"))
     return stored, {**masked_one(stored), **({"secret": secret} if is_new else {})}
 
 
@@ -191,7 +191,13 @@ def _cipher() -> Fernet:
     return Fernet(base64.urlsafe_b64encode(derive("", "alert channels")))
 
 
-def _encrypted(plain: str) -> str:
+def _sealed(plain: str, old: str | None) -> str:
+    """Encrypted; what has not changed stays as it is stored, so that a channel sent back is no change."""
+    try:
+        if old is not None and _decrypted(old) == plain:
+            return old
+    except Unreadable:
+        pass
     return _cipher().encrypt(plain.encode()).decode()
 
 
