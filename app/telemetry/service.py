@@ -99,8 +99,8 @@ def _store_each(frames: list[Frame]) -> None:
             failed.append((frame, error))
     if failed and not stored:
         raise failed[0][1]
-    for frame, error in failed:
-        _drop(frame, error)
+    for frame, fault in failed:
+        _drop(frame, fault)
 
 
 def _drop(frame: Frame, error: Exception) -> None:
