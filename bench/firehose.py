@@ -2,7 +2,7 @@
 
 As lean as Python can be, since its processor time counts: frames are prebuilt but for their ids and seconds. The first
 line in is ``{"url": …, "members": [[id, key], …], "points": n, "names": n, "window": n, "seconds": s}``; each device
-keeps ``window`` frames under way, for so long. When all are connected a line goes out and one is waited for; at the end goes
+keeps ``window`` frames under way, for so long. When all are connected a line goes out, and one starts them; last goes
 ``{"frames": n, "points": n, "seconds": s, "cpu_seconds": s, "p99_ms": …}``: what was acknowledged, until the last ack.
 """
 

@@ -29,7 +29,7 @@ def run(
     bare: int = 1_000_000,
     durable: bool = True,
 ) -> list[Figure]:
-    """``points`` in a frame, of twenty metrics; ``window`` frames under way of each device; ``bare`` points of the COPY.
+    """``points`` in a frame, of twenty metrics; ``window``: frames under way of a device; ``bare``: points of the COPY.
 
     ``wide``: so many seconds more of the least thankful frames: a hundred metrics, one point each.
     """
