@@ -1,8 +1,8 @@
 """Devices that send telemetry as fast as it is acknowledged, in a process of its own: ``python -m bench.firehose``.
 
 As lean as Python can be, since its processor time counts: frames are prebuilt but for their ids and seconds. The first
-line in is ``{"url": …, "members": [[id, key], …], "points": n, "window": n, "seconds": s}``; each device keeps
-``window`` frames under way, for so long. Out go a line when all are connected, which waits for one back, and at the end
+line in is ``{"url": …, "members": [[id, key], …], "points": n, "names": n, "window": n, "seconds": s}``; each device
+keeps ``window`` frames under way, for so long. When all are connected a line goes out, and one starts them; last goes
 ``{"frames": n, "points": n, "seconds": s, "cpu_seconds": s, "p99_ms": …}``: what was acknowledged, until the last ack.
 """
 
@@ -26,18 +26,17 @@ from bench.measure import percentile
 from bench.swarm import TEXT, Device, frame
 
 ROOT = Path(__file__).parent.parent
-NAMES = 20
 SECOND = b"SECONDSSSS"
 ACK_SECONDS = 60.0
 
 
-def metrics(points: int) -> bytes:
-    """The points of a frame: twenty metrics, each sampled evenly within a second that is filled in later."""
-    samples = points // NAMES
+def metrics(points: int, names: int) -> bytes:
+    """The points of a frame: so many metrics, each sampled evenly within a second that is filled in later."""
+    samples = points // names
     rows = [
         f'["bench.metric_{name:02d}",{SECOND.decode()}{sample * 1000 // samples:03d},{20 + name + sample / 10:.2f}]'
         for sample in range(samples)
-        for name in range(NAMES)
+        for name in range(names)
     ]
     return ("[" + ",".join(rows) + "]").encode()
 
@@ -73,7 +72,8 @@ class Crowd:
     """All devices."""
 
     def __init__(self, order: dict[str, Any]) -> None:
-        self._order, self._template, self._second, self._filled = order, metrics(order["points"]), 0, b""
+        self._order, self._second, self._filled = order, 0, b""
+        self._template = metrics(order["points"], order["names"])
         self.sending = True
         self._waits: list[float] = []
 
@@ -123,11 +123,13 @@ class Crowd:
         }
 
 
-def run(url: str, members: Sequence[tuple[object, str]], *, points: int, window: int, seconds: float) -> "Running":
+def run(
+    url: str, members: Sequence[tuple[object, str]], *, points: int, names: int, window: int, seconds: float
+) -> "Running":
     """Start the devices; the answer's ``fire`` lets them send. They are connected when this returns."""
     order = {
-        "url": url, "members": [[str(device_id), key] for device_id, key in members], "points": points,
-        "window": window, "seconds": seconds,
+        "url": url, "members": [[str(device_id), key] for device_id, key in members],
+        "points": points, "names": names, "window": window, "seconds": seconds,
     }  # fmt: skip
     return Running(order)
 

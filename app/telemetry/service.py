@@ -24,7 +24,7 @@ from app.tunnel.admission import AWAY
 
 log = structlog.get_logger("telemetry")
 
-FRAMES_AT_ONCE, BYTES_AT_ONCE = 400, 8 * 1024 * 1024
+FRAMES_AT_ONCE, BYTES_AT_ONCE = 400, 4 * 1024 * 1024
 JOB_SECONDS = 20.0
 STORING_AT_ONCE = 2
 """In one process. More would share its one interpreter, and make smaller transactions."""
@@ -99,8 +99,8 @@ def _store_each(frames: list[Frame]) -> None:
             failed.append((frame, error))
     if failed and not stored:
         raise failed[0][1]
-    for frame, error in failed:
-        _drop(frame, error)
+    for frame, fault in failed:
+        _drop(frame, fault)
 
 
 def _drop(frame: Frame, error: Exception) -> None:

@@ -46,7 +46,8 @@ def test_tunnels() -> None:
 
 
 def test_ingest() -> None:
-    found = figures("ingest", connections=5, points=100, seconds=0.5, bare=1_000, durable=False)
+    found = figures("ingest", connections=5, points=100, seconds=0.5, wide=0.5, bare=1_000, durable=False)
     assert found["ingest.points_per_second"]["target"] == ">= 40000"
     assert found["ingest.points_per_second"]["value"] > 100
+    assert found["ingest.wide.points_per_second"]["value"] > 100
     assert found["ingest.ratio_to_bare_copy"]["value"] > 0
