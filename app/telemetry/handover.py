@@ -15,9 +15,9 @@ from prometheus_client import Counter
 from sqlalchemy import text
 
 from app import db, jobs
+from app.batch import Batcher
 from app.tunnel import protocol
 from app.tunnel.admission import AWAY
-from app.tunnel.batch import Batcher
 from app.tunnel.connection import Connection
 from app.tunnel.socket import Closed
 

@@ -12,11 +12,11 @@ from prometheus_client import Counter, Gauge
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import jobs, journal
+from app.batch import Batcher
 from app.processes import Heartbeat
 from app.tunnel import protocol, queries, v1
 from app.tunnel.admission import AWAY, Admission
 from app.tunnel.answers import Answers, Origin
-from app.tunnel.batch import Batcher
 from app.tunnel.calls import Calls
 from app.tunnel.connection import Connection, Deliver
 from app.tunnel.link import Link, Message
