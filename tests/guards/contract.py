@@ -88,6 +88,7 @@ GET /flows/{id}/versions
 GET /flows/{id}/versions/{id}
 GET /deployments/{id}/executions
 GET /deployments/{id}/events
+GET /logs/stream
 GET /devices/{id}/deployments
 POST /deployments/{id}/cancel
 POST /deployments/{id}/approve
