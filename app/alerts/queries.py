@@ -11,7 +11,8 @@ from sqlalchemy import text
 
 from app import db
 
-# What a condition's name says, said once a rule: names cost more to look at than values, and there are millions of them.
+# What a condition's name means is said once a rule: to look at names costs more than to compare values, of which there
+# are millions.
 RULE = """
     r.threshold, r.no_data, r.metric,
     CASE WHEN r.type = 'log_match' THEN 0 ELSE r.for_seconds END * interval '1 second' AS wait,
@@ -140,7 +141,10 @@ _DEPLOYMENT_FAILED = f"""
       AND NOT EXISTS (SELECT FROM deployments n WHERE n.org_id = d.org_id AND n.flow_id = d.flow_id
                       AND n.created_at > d.created_at AND n.status = 'succeeded')
 ), unseen AS MATERIALIZED (
-    SELECT o.id, o.state, 'over' AS verdict, 'deployment ' || replace(d.status, '_', ' ') AS reason
+    SELECT o.id, o.state, 'over' AS verdict, CASE
+            WHEN d.id IS NULL THEN 'deployment deleted'
+            WHEN d.status IN ('failed', 'rollback_failed') THEN 'a later deployment of the flow succeeded'
+            ELSE 'deployment ' || replace(d.status, '_', ' ') END AS reason
     FROM open o JOIN due r ON r.id = o.rule_id
     LEFT JOIN deployments d ON d.org_id = r.org_id AND d.id = o.deployment_id
     WHERE NOT EXISTS (SELECT FROM seen n WHERE n.rule_id = o.rule_id AND n.subject = o.subject)
