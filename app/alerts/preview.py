@@ -132,6 +132,6 @@ def _spans(
             yield Span(told, start, silent)
         if start < end:
             yield Span(start, end, change.verdict)
-        told = max(end, told or end)
+        told = max(start, end)
     if told and told < finish:
         yield Span(told, finish, silent)
