@@ -116,6 +116,8 @@ INDEXES = (
     "CREATE INDEX ix_alert_rules_next_evaluation_at ON alert_rules (next_evaluation_at) WHERE enabled",
     "CREATE UNIQUE INDEX uq_alerts_open ON alerts (rule_id, subject) WHERE state IN ('pending', 'firing')",
     "CREATE INDEX ix_alerts_org_id_rule_id ON alerts (org_id, rule_id)",
+    # Rules over logs count by arrival, since a device's clock decides nothing.
+    "CREATE INDEX ix_log_entries_org_id_received_at ON log_entries (org_id, received_at)",
     "CREATE INDEX ix_alert_events_rule_id ON alert_events (rule_id, id)",
     "CREATE INDEX ix_notifications_rule_id ON notifications (rule_id, created_at, id)",
     "CREATE INDEX ix_notifications_next_attempt_at ON notifications (next_attempt_at) "
@@ -133,5 +135,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute("DROP INDEX ix_log_entries_org_id_received_at")
     for table in reversed(TABLES):
         op.drop_table(table)
