@@ -62,7 +62,8 @@ _LEFT = f"""
 
 _SUBJECT = "d.id::text AS subject, d.id AS device_id, d.name AS device_name, CAST(NULL AS uuid) AS deployment_id"
 
-# ``OFFSET 0`` keeps the order: first the values, of which few breach, then their devices.
+# ``OFFSET 0`` keeps the order, which the planner gets wrong without statistics: first the values, of which few breach,
+# then their devices; for rules that name devices the other way round.
 _METRIC = f"""
 , held AS MATERIALIZED (
     SELECT r.id AS rule_id, r.org_id, r.wait, d.id, d.name, r.sign, r.sign * s.last_value AS value,
@@ -75,10 +76,12 @@ _METRIC = f"""
     UNION ALL
     SELECT r.id, r.org_id, r.wait, d.id, d.name, r.sign, r.sign * s.last_value, {breaches("threshold")}
     FROM due r CROSS JOIN LATERAL unnest(r.ids) AS named (device_id)
-    JOIN LATERAL (SELECT * FROM metric_series m WHERE m.device_id = named.device_id AND m.name = r.metric
-                  AND m.org_id = r.org_id OFFSET 0) s ON true
-    JOIN devices d ON d.org_id = r.org_id AND d.id = s.device_id
-    WHERE {FRESH} AND {breaches("hold")} AND d.disabled_at IS NULL
+    CROSS JOIN LATERAL (
+        SELECT * FROM devices d
+        WHERE d.id = named.device_id AND d.org_id = r.org_id AND d.disabled_at IS NULL OFFSET 0) d
+    CROSS JOIN LATERAL (
+        SELECT s.last_value FROM metric_series s
+        WHERE s.device_id = d.id AND s.name = r.metric AND {FRESH} AND {breaches("hold")} OFFSET 0) s
 ), seen AS MATERIALIZED (
     SELECT d.rule_id, d.org_id, d.wait, {_SUBJECT}, d.sign * max(d.value) AS value,
         CAST(NULL AS timestamptz) AS since, bool_or(d.breached) AS breached
