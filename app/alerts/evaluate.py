@@ -5,6 +5,7 @@ process dies they are due again at once, with nothing of it left.
 """
 
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
@@ -40,9 +41,9 @@ def take(most: int = BATCH) -> dict[str, list[UUID]]:
 
 def carry_on(taken: dict[str, list[UUID]]) -> Outcome:
     """Evaluate taken rules: one statement for each type among them."""
-    found = []
+    found: list[Any] = []
     for kind, ids in sorted(taken.items()):
-        values = {"rules": ids, "type": kind}
+        values: dict[str, Any] = {"rules": ids, "type": kind}
         if kind == "device_offline":
             values["offline_after"] = settings().offline_after
         found += db.session.execute(queries.EVALUATE[kind], values).all()

@@ -35,7 +35,7 @@ def list_rules(
     """A page of rules, newest first. ``equal``: type, severity, enabled. Raises ValidationFailed."""
     query = select(AlertRule).where(AlertRule.org_id == org_id).filter_by(**equal)
     if state is not None:
-        query = query.where(state == _STATE)
+        query = query.where(_STATE.in_([state]))
     page = paginate(query, limit=limit, offset=offset, sort=sort, by=SORTABLE, default="-created_at")
     return Page(_all_described(page.items), page.total, page.limit, page.offset)
 

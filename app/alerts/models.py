@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base, Tenant
+from app.logs.models import LogEntry
 
 UNTOLD = (
     "state = 'firing' AND notified_at IS NULL "
@@ -22,6 +23,9 @@ WAITING = "state IN ('queued', 'sending')"
 
 def _of_rule() -> ForeignKeyConstraint:
     return ForeignKeyConstraint(["org_id", "rule_id"], ["alert_rules.org_id", "alert_rules.id"], ondelete="CASCADE")
+
+
+Index("ix_log_entries_org_id_received_at", LogEntry.org_id, LogEntry.received_at)  # what ``log_match`` rules count by
 
 
 class AlertRule(Tenant, Base):

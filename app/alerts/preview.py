@@ -63,7 +63,7 @@ def preview(org_id: UUID, given: dict[str, Any], *, days: int) -> dict[str, Any]
     """When the rule of a creating request would have fired within the last days. Raises ValidationFailed."""
     given = {name: value for name, value in given.items() if name != "channels"}
     columns = service.checked(org_id, given)
-    finish = db.session.scalar(select(func.now()))
+    finish: datetime = db.session.scalar(select(func.now()))  # type: ignore[assignment]
     begin = finish - timedelta(days=days)
     values = {"org": org_id, "begin": begin, "finish": finish, **_values(columns)}
     rows = db.session.execute(CHANGES[columns["type"]], values).all()
@@ -132,6 +132,6 @@ def _spans(
             yield Span(told, start, silent)
         if start < end:
             yield Span(start, end, change.verdict)
-        told = max(end, told or end)
+        told = max(start, end)
     if told and told < finish:
         yield Span(told, finish, silent)

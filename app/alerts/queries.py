@@ -11,14 +11,15 @@ from sqlalchemy import text
 
 from app import db
 
-# What a condition's name says, said once a rule: names cost more to look at than values, and there are millions of them.
+# What a condition's name means is said once a rule: to look at names costs more than to compare values, of which there
+# are millions.
 RULE = """
     r.threshold, r.no_data, r.metric,
     CASE WHEN r.type = 'log_match' THEN 0 ELSE r.for_seconds END * interval '1 second' AS wait,
     r.for_seconds * interval '1 second' AS span, greatest(300, 3 * r.for_seconds) * interval '1 second' AS stale,
     coalesce(r.clear_threshold, r.threshold) AS hold, r.condition IN ('gte', 'lte', 'eq') AS inclusive,
     r.condition IN ('gt', 'gte', 'ne') AS upward, r.condition IN ('lt', 'lte', 'ne') AS downward,
-    r.target ? 'all' AS everything,
+    CASE WHEN r.condition IN ('lt', 'lte') THEN -1 ELSE 1 END AS sign, r.target ? 'all' AS everything,
     CASE WHEN r.target ? 'tags' THEN ARRAY(SELECT jsonb_array_elements_text(r.target->'tags')) END AS tags,
     CASE WHEN r.target ? 'device_ids'
          THEN ARRAY(SELECT jsonb_array_elements_text(r.target->'device_ids'))::uuid[] END AS ids,
@@ -35,7 +36,7 @@ due AS MATERIALIZED (
 )"""
 
 MATCHES = "(r.everything OR d.tags && r.tags OR d.id = ANY (r.ids))"
-_FRESH = "s.last_at > now() - r.stale"
+FRESH = "s.last_at > now() - r.stale"
 
 
 def breaches(threshold: str, value: str = "s.last_value") -> str:
@@ -46,63 +47,74 @@ def breaches(threshold: str, value: str = "s.last_value") -> str:
     )
 
 
+# A full join is never a nested loop, however few rows the planner expects of what has no statistics.
+_PAIRED = """
+, paired AS MATERIALIZED (
+    SELECT o.id, o.state, o.since AS began, o.rule_id AS open_rule_id, o.subject AS open_subject,
+        o.device_id AS open_device_id, o.deployment_id AS open_deployment_id, n.*
+    FROM open o FULL JOIN seen n ON n.rule_id = o.rule_id AND n.subject = o.subject
+)"""
+
 # Why an alert about a device is over whatever its values say; null: it is not.
 _LEFT = f"""
     CASE WHEN d.id IS NULL THEN 'device deleted' WHEN d.disabled_at IS NOT NULL THEN 'device disabled'
          WHEN NOT coalesce({MATCHES}, false) THEN 'not a target any more' END"""
 
+_SUBJECT = "d.id::text AS subject, d.id AS device_id, d.name AS device_name, CAST(NULL AS uuid) AS deployment_id"
+
+# ``OFFSET 0`` keeps the order, which the planner gets wrong without statistics: first the values, of which few breach,
+# then their devices; for rules that name devices the other way round.
 _METRIC = f"""
 , held AS MATERIALIZED (
-    SELECT r.id AS rule_id, s.device_id, s.last_value, r.threshold
-    FROM due r JOIN metric_series s ON s.org_id = r.org_id AND s.name = r.metric
-    WHERE r.ids IS NULL AND {_FRESH} AND {breaches("hold")}
+    SELECT r.id AS rule_id, r.org_id, r.wait, d.id, d.name, r.sign, r.sign * s.last_value AS value,
+        {breaches("threshold")} AS breached
+    FROM due r CROSS JOIN LATERAL (
+        SELECT s.device_id, s.last_value FROM metric_series s
+        WHERE s.org_id = r.org_id AND s.name = r.metric AND {FRESH} AND {breaches("hold")} OFFSET 0) s
+    JOIN devices d ON d.org_id = r.org_id AND d.id = s.device_id
+    WHERE r.ids IS NULL AND d.disabled_at IS NULL AND {MATCHES}
     UNION ALL
-    SELECT r.id, s.device_id, s.last_value, r.threshold
+    SELECT r.id, r.org_id, r.wait, d.id, d.name, r.sign, r.sign * s.last_value, {breaches("threshold")}
     FROM due r CROSS JOIN LATERAL unnest(r.ids) AS named (device_id)
-    JOIN metric_series s ON s.device_id = named.device_id AND s.name = r.metric AND s.org_id = r.org_id
-    WHERE {_FRESH} AND {breaches("hold")}
-), worst AS (
-    SELECT h.rule_id, h.device_id, max(h.last_value) AS highest, min(h.last_value) AS lowest
-    FROM held h GROUP BY h.rule_id, h.device_id
+    CROSS JOIN LATERAL (
+        SELECT * FROM devices d
+        WHERE d.id = named.device_id AND d.org_id = r.org_id AND d.disabled_at IS NULL OFFSET 0) d
+    CROSS JOIN LATERAL (
+        SELECT s.last_value FROM metric_series s
+        WHERE s.device_id = d.id AND s.name = r.metric AND {FRESH} AND {breaches("hold")} OFFSET 0) s
 ), seen AS MATERIALIZED (
-    SELECT r.id AS rule_id, d.id::text AS subject, d.id AS device_id, CAST(NULL AS uuid) AS deployment_id,
-        CASE WHEN r.upward THEN w.highest ELSE w.lowest END AS value, CAST(NULL AS timestamptz) AS since,
-        r.upward AND w.highest > r.threshold OR r.downward AND w.lowest < r.threshold
-            OR r.inclusive AND r.threshold IN (w.highest, w.lowest) AS breached
-    FROM worst w JOIN due r ON r.id = w.rule_id
-    JOIN devices d ON d.org_id = r.org_id AND d.id = w.device_id
-    WHERE d.disabled_at IS NULL AND {MATCHES}
+    SELECT d.rule_id, d.org_id, d.wait, {_SUBJECT}, d.sign * max(d.value) AS value,
+        CAST(NULL AS timestamptz) AS since, bool_or(d.breached) AS breached
+    FROM held d GROUP BY d.rule_id, d.org_id, d.wait, d.id, d.name, d.sign
     UNION ALL
-    SELECT r.id, d.id::text, d.id, NULL, NULL, NULL, true
+    SELECT r.id, r.org_id, r.wait, {_SUBJECT}, NULL, NULL, true
     FROM due r JOIN devices d ON d.org_id = r.org_id AND d.disabled_at IS NULL AND {MATCHES}
     JOIN connections c ON c.org_id = d.org_id AND c.device_id = d.id
     WHERE r.no_data = 'alert' AND d.created_at < now() - r.stale AND NOT EXISTS (
-        SELECT FROM metric_series s WHERE s.device_id = d.id AND s.name = r.metric AND {_FRESH})
-), unseen AS MATERIALIZED (
-    SELECT f.id, f.state, CASE WHEN f.cause IS NOT NULL OR f.fresh OR f.no_data = 'ok' THEN 'over' ELSE 'kept' END
-            AS verdict, coalesce(f.cause, CASE WHEN NOT f.fresh THEN 'no data' END) AS reason
+        SELECT FROM metric_series s WHERE s.device_id = d.id AND s.name = r.metric AND {FRESH})
+){_PAIRED}, unseen AS MATERIALIZED (
+    SELECT f.id, f.state, coalesce(f.cause, CASE WHEN NOT f.fresh THEN 'no data' END) AS reason
     FROM (
-        SELECT o.id, o.state, r.no_data, {_LEFT} AS cause, EXISTS (
-            SELECT FROM metric_series s WHERE s.device_id = d.id AND s.name = r.metric AND {_FRESH}) AS fresh
-        FROM open o JOIN due r ON r.id = o.rule_id
-        LEFT JOIN devices d ON d.org_id = r.org_id AND d.id = o.device_id
-        WHERE NOT EXISTS (SELECT FROM seen n WHERE n.rule_id = o.rule_id AND n.subject = o.subject)
+        SELECT p.id, p.state, r.no_data, {_LEFT} AS cause, EXISTS (
+            SELECT FROM metric_series s WHERE s.device_id = d.id AND s.name = r.metric AND {FRESH}) AS fresh
+        FROM paired p JOIN due r ON r.id = p.open_rule_id
+        LEFT JOIN devices d ON d.org_id = r.org_id AND d.id = p.open_device_id
+        WHERE p.subject IS NULL
     ) f
+    WHERE f.cause IS NOT NULL OR f.fresh OR f.no_data = 'ok'
 )"""
 
-_OVER = f"""
-, unseen AS MATERIALIZED (
-    SELECT o.id, o.state, 'over' AS verdict, CASE WHEN o.subject <> r.org_id::text THEN {_LEFT} END AS reason
-    FROM open o JOIN due r ON r.id = o.rule_id
-    LEFT JOIN devices d ON d.org_id = r.org_id AND d.id = o.device_id
-    WHERE NOT EXISTS (SELECT FROM seen n WHERE n.rule_id = o.rule_id AND n.subject = o.subject)
+_OVER = f"""{_PAIRED}, unseen AS MATERIALIZED (
+    SELECT p.id, p.state, CASE WHEN p.open_subject <> r.org_id::text THEN {_LEFT} END AS reason
+    FROM paired p JOIN due r ON r.id = p.open_rule_id
+    LEFT JOIN devices d ON d.org_id = r.org_id AND d.id = p.open_device_id
+    WHERE p.subject IS NULL
 )"""
 
 # Silence counts from its beginning, whoever noticed it when: the device said goodbye, or was not heard any more.
 _DEVICE_OFFLINE = f"""
 , seen AS MATERIALIZED (
-    SELECT r.id AS rule_id, d.id::text AS subject, d.id AS device_id, CAST(NULL AS uuid) AS deployment_id,
-        CAST(NULL AS double precision) AS value, true AS breached,
+    SELECT r.id AS rule_id, r.org_id, r.wait, {_SUBJECT}, CAST(NULL AS double precision) AS value, true AS breached,
         least(c.disconnected_at, c.last_seen_at + make_interval(secs => :offline_after)) AS since
     FROM due r JOIN devices d ON d.org_id = r.org_id AND d.disabled_at IS NULL AND {MATCHES}
     JOIN connections c ON c.org_id = d.org_id AND c.device_id = d.id
@@ -133,17 +145,21 @@ _STOPPED = """
 
 _DEPLOYMENT_FAILED = f"""
 , seen AS MATERIALIZED (
-    SELECT r.id AS rule_id, d.id::text AS subject, CAST(NULL AS uuid) AS device_id, d.id AS deployment_id,
+    SELECT r.id AS rule_id, r.org_id, r.wait, d.id::text AS subject, CAST(NULL AS uuid) AS device_id,
+        CAST(NULL AS text) AS device_name, d.id AS deployment_id,
         CAST(NULL AS double precision) AS value, true AS breached, CAST(NULL AS timestamptz) AS since
     FROM due r JOIN deployments d ON d.org_id = r.org_id AND d.updated_at >= r.created_at
     WHERE (d.status IN ('failed', 'rollback_failed') OR d.status = 'paused' AND EXISTS ({_STOPPED}))
       AND NOT EXISTS (SELECT FROM deployments n WHERE n.org_id = d.org_id AND n.flow_id = d.flow_id
                       AND n.created_at > d.created_at AND n.status = 'succeeded')
-), unseen AS MATERIALIZED (
-    SELECT o.id, o.state, 'over' AS verdict, 'deployment ' || replace(d.status, '_', ' ') AS reason
-    FROM open o JOIN due r ON r.id = o.rule_id
-    LEFT JOIN deployments d ON d.org_id = r.org_id AND d.id = o.deployment_id
-    WHERE NOT EXISTS (SELECT FROM seen n WHERE n.rule_id = o.rule_id AND n.subject = o.subject)
+){_PAIRED}, unseen AS MATERIALIZED (
+    SELECT p.id, p.state, CASE
+        WHEN d.id IS NULL THEN 'deployment deleted'
+        WHEN d.status IN ('failed', 'rollback_failed') THEN 'a later deployment of the flow succeeded'
+        ELSE 'deployment ' || replace(d.status, '_', ' ') END AS reason
+    FROM paired p JOIN due r ON r.id = p.open_rule_id
+    LEFT JOIN deployments d ON d.org_id = r.org_id AND d.id = p.open_deployment_id
+    WHERE p.subject IS NULL
 )"""
 
 # By arrival: a device's clock decides nothing. Times that are too far off were replaced when the entry came, which
@@ -153,14 +169,14 @@ LOG_MATCHES = """
     AND coalesce(l.kind, '') NOT LIKE 'alert.%'"""
 _LOG_MATCH = f"""
 , seen AS MATERIALIZED (
-    SELECT r.id AS rule_id, coalesce(d.id, r.org_id)::text AS subject, d.id AS device_id,
-        CAST(NULL AS uuid) AS deployment_id, CAST(count(*) AS double precision) AS value,
+    SELECT r.id AS rule_id, r.org_id, r.wait, coalesce(d.id, r.org_id)::text AS subject, d.id AS device_id,
+        d.name AS device_name, CAST(NULL AS uuid) AS deployment_id, CAST(count(*) AS double precision) AS value,
         CAST(NULL AS timestamptz) AS since, count(*) >= r.threshold AS breached
     FROM due r JOIN log_entries l ON l.org_id = r.org_id AND l.received_at > now() - r.span
         AND l.time > now() - r.span - interval '8 days' AND {LOG_MATCHES}
     LEFT JOIN devices d ON d.org_id = l.org_id AND d.id = l.device_id
     WHERE l.device_id IS NULL AND r.everything OR d.disabled_at IS NULL AND {MATCHES}
-    GROUP BY r.id, r.org_id, r.threshold, r.hold, d.id
+    GROUP BY r.id, r.org_id, r.wait, r.threshold, r.hold, d.id, d.name
     HAVING count(*) >= r.hold
 ){_OVER}"""
 
@@ -168,40 +184,35 @@ _LOG_MATCH = f"""
 # foreign key finds it.
 _TRANSITIONS = """
 , fresh AS MATERIALIZED (
-    SELECT n.* FROM seen n
-    WHERE n.breached AND NOT EXISTS (SELECT FROM open o WHERE o.rule_id = n.rule_id AND o.subject = n.subject)
-), named AS MATERIALIZED (
-    SELECT d.id, d.name FROM devices d WHERE d.id IN (SELECT device_id FROM fresh) FOR KEY SHARE SKIP LOCKED
+    SELECT n.*, coalesce(n.since, now()) AS start, coalesce(n.since, now()) <= now() - n.wait AS fires
+    FROM paired n WHERE n.id IS NULL AND n.breached
+), there AS MATERIALIZED (
+    SELECT d.id FROM devices d WHERE d.id IN (SELECT device_id FROM fresh) FOR KEY SHARE SKIP LOCKED
 ), born AS (
     INSERT INTO alerts
         (org_id, rule_id, subject, device_id, device_name, deployment_id, state, value, since, fired_at)
-    SELECT r.org_id, r.id, n.subject, n.device_id, d.name, n.deployment_id,
-        CASE WHEN coalesce(n.since, now()) <= now() - r.wait THEN 'firing' ELSE 'pending' END, n.value,
-        coalesce(n.since, now()), CASE WHEN coalesce(n.since, now()) <= now() - r.wait THEN now() END
-    FROM fresh n JOIN due r ON r.id = n.rule_id LEFT JOIN named d ON d.id = n.device_id
-    WHERE n.device_id IS NULL OR d.id IS NOT NULL
+    SELECT n.org_id, n.rule_id, n.subject, n.device_id, n.device_name, n.deployment_id,
+        CASE WHEN n.fires THEN 'firing' ELSE 'pending' END, n.value, n.start, CASE WHEN n.fires THEN now() END
+    FROM fresh n WHERE n.device_id IS NULL OR n.device_id IN (SELECT id FROM there)
     ON CONFLICT (rule_id, subject) WHERE state IN ('pending', 'firing') DO NOTHING
     RETURNING id, org_id, rule_id, device_id, device_name, deployment_id, state, value
 ), risen AS (
-    UPDATE alerts a SET since = coalesce(n.since, a.since), value = n.value,
-        state = CASE WHEN coalesce(n.since, a.since) <= now() - r.wait THEN 'firing' ELSE 'pending' END,
-        fired_at = CASE WHEN coalesce(n.since, a.since) <= now() - r.wait THEN now() END
-    FROM open o JOIN seen n ON n.rule_id = o.rule_id AND n.subject = o.subject AND n.breached
-    JOIN due r ON r.id = o.rule_id
-    WHERE o.state = 'pending' AND a.id = o.id AND a.state = 'pending'
-      AND (n.since <> o.since OR coalesce(n.since, o.since) <= now() - r.wait)
+    UPDATE alerts a SET since = coalesce(p.since, p.began), value = p.value,
+        state = CASE WHEN coalesce(p.since, p.began) <= now() - p.wait THEN 'firing' ELSE 'pending' END,
+        fired_at = CASE WHEN coalesce(p.since, p.began) <= now() - p.wait THEN now() END
+    FROM paired p
+    WHERE a.id = p.id AND p.state = 'pending' AND p.breached
+      AND (p.since <> p.began OR coalesce(p.since, p.began) <= now() - p.wait)
     RETURNING a.id, a.org_id, a.rule_id, a.device_id, a.device_name, a.deployment_id, a.state, a.value
 ), eased AS (
-    DELETE FROM alerts a WHERE a.state = 'pending' AND a.id IN (
-        SELECT u.id FROM unseen u WHERE u.verdict = 'over' AND u.state = 'pending'
-        UNION ALL
-        SELECT o.id FROM open o JOIN seen n ON n.rule_id = o.rule_id AND n.subject = o.subject
-        WHERE o.state = 'pending' AND NOT n.breached)
+    DELETE FROM alerts a USING (
+        SELECT id FROM unseen WHERE state = 'pending'
+        UNION ALL SELECT id FROM paired WHERE state = 'pending' AND NOT breached
+    ) p WHERE a.id = p.id
 ), ended AS (
-    UPDATE alerts a SET state = 'resolved', resolved_at = now()
-    FROM unseen u WHERE u.verdict = 'over' AND u.state = 'firing' AND a.id = u.id AND a.state = 'firing'
-    RETURNING a.id, a.org_id, a.rule_id, a.device_id, a.device_name, a.deployment_id, a.state, NULL::double precision
-        AS value, u.reason
+    UPDATE alerts a SET state = 'resolved', resolved_at = now() FROM unseen u WHERE u.state = 'firing' AND a.id = u.id
+    RETURNING a.id, a.org_id, a.rule_id, a.device_id, a.device_name, a.deployment_id, a.state,
+        CAST(NULL AS double precision) AS value, u.reason
 ), changed AS MATERIALIZED (
     SELECT *, CAST(NULL AS text) AS reason FROM born WHERE state = 'firing'
     UNION ALL SELECT *, NULL FROM risen WHERE state = 'firing'

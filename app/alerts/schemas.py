@@ -98,6 +98,11 @@ class AlertUpdate(Schema):
         validate=validate.OneOf(rules.NO_DATA),
         metadata={"description": "what silence means: alerts stay as they are, end, or begin", "example": "keep"},
     )
+    query = fields.Nested(
+        LogCriteria,
+        allow_none=True,
+        metadata={"description": "of log_match: which entries count", "example": None},
+    )
     severity = fields.String(validate=validate.OneOf(rules.SEVERITIES), metadata={"example": "warning"})
     target = fields.Nested(AlertTarget, metadata={"example": {"tags": ["pump"]}})
     channels = fields.List(

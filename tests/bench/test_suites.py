@@ -51,3 +51,9 @@ def test_ingest() -> None:
     assert found["ingest.points_per_second"]["value"] > 100
     assert found["ingest.wide.points_per_second"]["value"] > 100
     assert found["ingest.ratio_to_bare_copy"]["value"] > 0
+
+
+def test_alerts() -> None:
+    found = figures("alerts", devices=40, rules=40, ticks=2, durable=False)
+    assert found["alerts: begun in it"]["value"] > 0
+    assert found["alerts: tick of 40 rules over 40 devices, median"]["target"] == "<= 3"
