@@ -19,22 +19,29 @@ from app.organizations.models import Organization
 
 @dataclass(frozen=True)
 class Aggregate:
-    """How buckets are made of smaller ones: ``a`` and ``b`` of a level, of raw points, and what follows from them."""
+    """How values are made: ``a`` and ``b`` of a level's rows and of raw points, how many of them make one, and the end.
+
+    ``folded`` makes ``a`` and ``b`` of several, in as many steps as one likes; ``final`` the value of several.
+    """
 
     rolled: tuple[str, str]
     raw: tuple[str, str]
+    folded: tuple[str, str]
     final: str
 
 
 AGGREGATES = {
-    "avg": Aggregate(("sum", "count::float8"), ("value", "1::float8"), "sum(a) / sum(b)"),
-    "min": Aggregate(("min", "NULL"), ("value", "NULL"), "min(a)"),
-    "max": Aggregate(("max", "NULL"), ("value", "NULL"), "max(a)"),
-    "sum": Aggregate(("sum", "NULL"), ("value", "NULL"), "sum(a)"),
-    "count": Aggregate(("count", "NULL"), ("1::bigint", "NULL"), "sum(a)::bigint"),
+    "avg": Aggregate(("sum", "count::float8"), ("value", "1::float8"), ("sum(a)", "sum(b)"), "sum(a) / sum(b)"),
+    "min": Aggregate(("min", "NULL"), ("value", "NULL"), ("min(a)", "NULL"), "min(a)"),
+    "max": Aggregate(("max", "NULL"), ("value", "NULL"), ("max(a)", "NULL"), "max(a)"),
+    "sum": Aggregate(("sum", "NULL"), ("value", "NULL"), ("sum(a)", "NULL"), "sum(a)"),
+    "count": Aggregate(("count", "NULL"), ("1::bigint", "NULL"), ("sum(a)::bigint", "NULL"), "sum(a)::bigint"),
     # As roll-ups have it: the newest, of several at one time the largest.
     "last": Aggregate(
-        ("last", "date_part('epoch', last_at)"), ("value", "date_part('epoch', time)"), "(max(ARRAY[b, a]))[2]"
+        ("last", "date_part('epoch', last_at)"),
+        ("value", "date_part('epoch', time)"),
+        ("(max(ARRAY[b, a]))[2]", "max(b)"),
+        "(max(ARRAY[b, a]))[2]",
     ),
 }
 
@@ -99,10 +106,15 @@ def values(grid: Grid, agg: str, found: Sequence[Part], members: Sequence[tuple[
     """
     if not found or not members:
         return iter(())
+    groups: dict[int, list[int]] = {}
+    for series_id, group in members:
+        groups.setdefault(series_id, []).append(group)
+    kinds = {kind: number for number, kind in enumerate(dict.fromkeys(tuple(own) for own in groups.values()))}
     bound: dict[str, Any] = {
-        "ids": sorted({number for number, _group in members}),
-        "members": [number for number, _group in members],
-        "groups": [group for _number, group in members],
+        "ids": list(groups),
+        "kinds": [kinds[tuple(own)] for own in groups.values()],
+        "from_kinds": [number for kind, number in kinds.items() for _group in kind],
+        "groups": [group for kind in kinds for group in kind],
         "start": grid.start,
         "step": grid.step,
     }
@@ -114,13 +126,17 @@ def values(grid: Grid, agg: str, found: Sequence[Part], members: Sequence[tuple[
 
 
 def _statement(aggregate: Aggregate, found: Sequence[Part]) -> str:
+    """Series that belong to the same groups are folded first: a device's points are not read once for every tag."""
     union = " UNION ALL ".join(_read(part, number, aggregate) for number, part in enumerate(found))
+    a, b = aggregate.folded
     return (
         "SELECT grouped.number, array_agg(grouped.slot) AS slots, array_agg(grouped.value) AS values FROM ("
-        f"SELECT m.number, f.slot, {aggregate.final} AS value "
-        f"FROM ({union}) f "
-        "JOIN unnest(CAST(:members AS bigint[]), CAST(:groups AS int[])) AS m (series_id, number) USING (series_id) "
-        "GROUP BY m.number, f.slot) grouped GROUP BY grouped.number"
+        f"SELECT m.number, p.slot, {aggregate.final} AS value FROM ("
+        f"SELECT k.kind, f.slot, {a} AS a, {b} AS b FROM ({union}) f "
+        "JOIN unnest(CAST(:ids AS bigint[]), CAST(:kinds AS int[])) AS k (series_id, kind) USING (series_id) "
+        "GROUP BY k.kind, f.slot) p "
+        "JOIN unnest(CAST(:from_kinds AS int[]), CAST(:groups AS int[])) AS m (kind, number) USING (kind) "
+        "GROUP BY m.number, p.slot) grouped GROUP BY grouped.number"
     )
 
 

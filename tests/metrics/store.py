@@ -18,7 +18,7 @@ from tests.metrics.twin import Point
 TABLES = ("metric_points", *(level.table for level in LEVELS))
 CREATE = (
     "CREATE TEMPORARY TABLE IF NOT EXISTS incoming_points (org_id uuid, series_id bigint, time timestamptz, "
-    "value double precision, claimed_at timestamptz) ON COMMIT DELETE ROWS"
+    "value double precision, claimed_at timestamptz) ON COMMIT DROP"
 )
 FILL = (
     "INSERT INTO incoming_points SELECT s.org_id, s.id, to_timestamp(g.at), g.value, NULL "
