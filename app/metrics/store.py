@@ -116,7 +116,7 @@ CREATE TEMPORARY TABLE IF NOT EXISTS incoming_points (
     claimed_at timestamptz
 ) ON COMMIT DELETE ROWS
 """)
-# COPY into a table with row-level security is refused. In the index's order, which saves the index pages' locality.
+# By way of the temporary table, since COPY into a table with row-level security is refused.
 _INSERT = text("""
 INSERT INTO metric_points (org_id, series_id, time, value, claimed_at)
 SELECT org_id, series_id, time, value, claimed_at FROM incoming_points
