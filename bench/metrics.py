@@ -36,7 +36,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 def run(
     *, few: int = 100, many: int = 1000, hours: int = HOURS, singles: int = 300, fleets: int = 40, durable: bool = True
 ) -> list[Figure]:
-    """``few`` devices alone, then ``many`` more beside them; so many queries of each kind."""
+    """``few`` devices alone, then ``many`` (10 or more) beside them; so many queries of each kind."""
     with House(parts=(), durable=durable) as house, psycopg.connect(house.superuser_url, autocommit=True) as connection:
         connection.execute("SET maintenance_work_mem = '512MB'")
         small = _Tenant(house, connection, few)
