@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 RAW = "metric_points"
+# A sum that leaves the range of numbers is an error, and one device's nonsense would stop everybody's roll-ups.
+SUMMED = "least(greatest(value, -1e290), 1e290)"
 
 
 @dataclass(frozen=True)

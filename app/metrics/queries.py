@@ -12,7 +12,7 @@ from app import db
 from app.billing import plans
 from app.devices.models import Device
 from app.metrics.grid import Grid
-from app.metrics.levels import LEVELS, RAW, Level, serving
+from app.metrics.levels import LEVELS, RAW, SUMMED, Level, serving
 from app.metrics.models import Series, Watermark
 from app.organizations.models import Organization
 
@@ -31,10 +31,10 @@ class Aggregate:
 
 
 AGGREGATES = {
-    "avg": Aggregate(("sum", "count::float8"), ("value", "1::float8"), ("sum(a)", "sum(b)"), "sum(a) / sum(b)"),
+    "avg": Aggregate(("sum", "count::float8"), (SUMMED, "1::float8"), ("sum(a)", "sum(b)"), "sum(a) / sum(b)"),
     "min": Aggregate(("min", "NULL"), ("value", "NULL"), ("min(a)", "NULL"), "min(a)"),
     "max": Aggregate(("max", "NULL"), ("value", "NULL"), ("max(a)", "NULL"), "max(a)"),
-    "sum": Aggregate(("sum", "NULL"), ("value", "NULL"), ("sum(a)", "NULL"), "sum(a)"),
+    "sum": Aggregate(("sum", "NULL"), (SUMMED, "NULL"), ("sum(a)", "NULL"), "sum(a)"),
     "count": Aggregate(("count", "NULL"), ("1::bigint", "NULL"), ("sum(a)::bigint", "NULL"), "sum(a)::bigint"),
     # As roll-ups have it: the newest, of several at one time the largest.
     "last": Aggregate(

@@ -13,7 +13,7 @@ from typing import Any, cast
 from sqlalchemy import CursorResult, text
 from sqlalchemy.orm import Session
 
-from app.metrics.levels import LEVELS, RAW, Level
+from app.metrics.levels import LEVELS, RAW, SUMMED, Level
 
 LOCK = 0x45444D52  # "EDMR"; advisory locks are kept per database
 SETTLE_SECONDS = 30  # most points are here by then: merging costs more than counting
@@ -21,7 +21,9 @@ SETTLE_SECONDS = 30  # most points are here by then: merging costs more than cou
 COLUMNS = "org_id, series_id, time, count, sum, min, max, last, last_at"
 # The value of the newest point, of several at one time the largest: whatever the order they come in, it is the same.
 # An array and not ORDER BY within the aggregate, which would sort all points.
-_OF_POINTS = "count(*), sum(value), min(value), max(value), (max(ARRAY[date_part('epoch', time), value]))[2], max(time)"
+_OF_POINTS = (
+    f"count(*), sum({SUMMED}), min(value), max(value), (max(ARRAY[date_part('epoch', time), value]))[2], max(time)"
+)
 _OF_BUCKETS = (
     "sum(count), sum(sum), min(min), max(max), (max(ARRAY[date_part('epoch', last_at), last]))[2], max(last_at)"
 )

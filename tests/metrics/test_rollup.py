@@ -133,6 +133,22 @@ def test_a_lost_watermark_changes_nothing(lines: list[int]) -> None:
     demand_exact(points)
 
 
+def test_the_largest_numbers_stop_nobodys_roll_ups(api: Any, lines: list[int]) -> None:
+    begin, largest = now().timestamp() // 3600 * 3600 - 7200, 1.7976931348623157e308
+    huge = [Point(lines[0], begin + second, largest) for second in range(10)]
+    store.store(huge)
+    metrics.catch_up(60)
+    store.store([*huge, Point(lines[1], begin, 1.0)])  # late, too
+    assert store.rolled("metric_points_1h")[lines[1], int(begin)][0] == 1
+    for agg, value in (("max", largest), ("last", largest), ("count", 20), ("sum", 2e291), ("avg", 1e290)):
+        for step in (7, 3600):
+            query = f"agg={agg}&step={step}&from={store.moment(begin)}&to={store.moment(begin + 3600)}&group_by=device"
+            found = api.get(f"/metrics?name=temperature&{query}", expect=200)["series"]
+            assert len(found) == 2
+            if step == 3600:
+                assert value in [pytest.approx(one["points"][0][1]) for one in found]
+
+
 def test_points_of_a_deleted_device_are_left_out(org: UUID, api: Any, lines: list[int]) -> None:
     device, _key = make.device(org)
     gone = store.series(org, device.id)
