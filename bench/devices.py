@@ -58,13 +58,13 @@ def run(*, devices: int = 10_000, seconds: float = 10.0, rounds: int = 3, durabl
                 compared.append(_load(peer, "/devices", "", seconds))
     ours, bare = (sorted(loads, key=lambda one: one.per_second)[rounds // 2] for loads in (measured, compared))
     return [
-        told(f"devices: list of {LIMIT} among {devices}, {CLIENTS} clients", ours.per_second, "requests/s"),
-        told("devices: p50", ours.p50_ms, "ms"),
-        told("devices: p99", ours.p99_ms, "ms"),
-        at_most("devices: p99 / p50", ours.p99_ms / ours.p50_ms, "times", SLOWER),
-        told("devices: bare Flask and psycopg", bare.per_second, "requests/s"),
-        told("devices: bare Flask and psycopg, p99 / p50", bare.p99_ms / bare.p50_ms, "times"),
-        at_least("devices: throughput / bare Flask and psycopg", ours.per_second / bare.per_second, "times", SHARE),
+        told("devices.per_second", ours.per_second, f"/s at {CLIENTS} clients"),
+        told("devices.p50_ms", ours.p50_ms, f"ms at {CLIENTS} clients"),
+        told("devices.p99_ms", ours.p99_ms, f"ms at {CLIENTS} clients"),
+        at_most("devices.p99_over_p50", ours.p99_ms / ours.p50_ms, "times", SLOWER),
+        told("devices.bare_twin.per_second", bare.per_second, f"/s at {CLIENTS} clients"),
+        told("devices.bare_twin.p99_over_p50", bare.p99_ms / bare.p50_ms, "times"),
+        at_least("devices.ratio_to_bare_twin", ours.per_second / bare.per_second, "times", SHARE),
     ]
 
 

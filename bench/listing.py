@@ -1,4 +1,6 @@
-"""``GET /deployments/{id}/executions`` of a large deployment: the first page, one in its middle, and by state."""
+"""``GET /deployments/{id}/executions`` of a large deployment: the first page, one in the middle by cursor, and the
+first one of a state that 1 in 100 are in, or nearly all.
+"""
 
 import statistics
 import time
@@ -30,15 +32,15 @@ def figures(house: House, rows: int) -> list[Figure]:
         middle = _cursor(http, path, rows // 2)
         first = _median(http, path, {"limit": LIMIT})
         others = {
-            "in the middle, by cursor": {"limit": LIMIT, "cursor": middle},
-            "first, by state (1 in 100)": {"limit": LIMIT, "state": "failed"},
-            "first, by state (the rest)": {"limit": LIMIT, "state": "succeeded"},
+            "by_cursor": {"limit": LIMIT, "cursor": middle},
+            "by_rare_state": {"limit": LIMIT, "state": "failed"},
+            "by_common_state": {"limit": LIMIT, "state": "succeeded"},
         }
-        found = [told(f"executions: first page of {rows} rows", first, "ms")]
+        found = [told("executions.first_page.p50_ms", first, f"ms, of {rows} rows")]
         for name, query in others.items():
-            seconds = _median(http, path, query)
-            found.append(told(f"executions: {name}", seconds, "ms"))
-            found.append(at_most(f"executions: {name} / first page", seconds / first, "times", SLOWER))
+            taken = _median(http, path, query)
+            found.append(told(f"executions.{name}.p50_ms", taken, f"ms, of {rows} rows"))
+            found.append(at_most(f"executions.{name}_over_first_page", taken / first, "times", SLOWER))
         return found
 
 

@@ -51,6 +51,12 @@ class User:
         headers = {"Authorization": f"Bearer {token}"}
         self._http = httpx.Client(base_url=f"{url}/api/v1", headers=headers, timeout=60)
 
+    def __enter__(self) -> "User":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._http.close()  # an open connection holds up the end of the web process
+
     def __call__(self, method: str, path: str, body: Any = None) -> Any:
         answer = self._http.request(method, path, json=body)
         answer.raise_for_status()
@@ -94,8 +100,7 @@ def run(
         org_id, token = house.sign_up()
         members = platform.devices(few, org_id, tags=[FEW, MANY])
         members += platform.devices(many - few, org_id, tags=[MANY])
-        user = User(house.url(), token)
-        with fleet.running(house.url(), members, LATENCY_MS) as devices:
+        with User(house.url(), token) as user, fleet.running(house.url(), members, LATENCY_MS) as devices:
             user.roll_out(FEW)  # connections open, caches fill
             small = [user.roll_out(FEW) for _ in range(repeats)]
             before = _cpu(house, devices)
@@ -104,7 +109,7 @@ def run(
             statements = _statements(house, user)
         figures = _rates(few, many, small, large)
         figures += _shares(used, sum(one.told for one in large))
-        figures.append(at_most("rollout: statements per device", statements / many, "statements", TARGET_STATEMENTS))
+        figures.append(at_most("rollout.statements_per_device", statements / many, "statements", TARGET_STATEMENTS))
         figures += _baseline(house, org_id, many, figures[0].value)
         return figures + listing.figures(house, rows)
 
@@ -115,10 +120,12 @@ def _rates(few: int, many: int, small: list[Rollout], large: list[Rollout]) -> l
     slowest = many / max(one.told for one in large)
     growth = seconds[many] / seconds[few]
     return [
-        at_least(f"rollout: to {many} devices", rate, "devices/s", TARGET_PER_SECOND),
-        told(f"rollout: to {many} devices, the slowest", slowest, "devices/s"),
-        told(f"rollout: to {few} devices", few / statistics.median(one.told for one in small), "devices/s"),
-        at_most(f"rollout: time for {many} / time for {few}", growth, "times", many / few),
+        at_least("rollout.devices_per_second", rate, f"/s to {many} devices", TARGET_PER_SECOND),
+        told("rollout.devices_per_second.slowest", slowest, f"/s to {many} devices"),
+        told(
+            "rollout.devices_per_second.few", few / statistics.median(one.told for one in small), f"/s to {few} devices"
+        ),
+        at_most(f"rollout.seconds_{many}_over_{few}", growth, "times", many / few),
     ]
 
 
@@ -127,8 +134,8 @@ def _cpu(house: House, devices: psutil.Process) -> dict[str, float]:
     parts = {
         "web": house.serving(),
         "worker": psutil.Process(house.platform.processes["worker"].pid),
-        "PostgreSQL": _server(house, "postgres"),
-        "Valkey": _server(house, "valkey"),
+        "postgresql": _server(house, "postgres"),
+        "valkey": _server(house, "valkey"),
         "devices": devices,
     }
     return {name: _with_children(process) for name, process in parts.items()}
@@ -152,7 +159,7 @@ def _own(process: psutil.Process) -> float:
 
 
 def _shares(used: dict[str, float], seconds: float) -> list[Figure]:
-    return [told(f"rollout: processor used by {name}", used[name] / seconds, "cores") for name in used]
+    return [told(f"rollout.cores.{name}", used[name] / seconds, "of the machine's") for name in used]
 
 
 def _statements(house: House, user: User) -> int:
@@ -172,8 +179,8 @@ def _statements(house: House, user: User) -> int:
 def _baseline(house: House, org_id: UUID, number: int, rate: float) -> list[Figure]:
     bare = claim_and_settle(house.superuser_url, org_id, number)
     return [
-        told("rollout: baseline, bare claim and settle in PostgreSQL", bare, "devices/s"),
-        told("rollout: rate / baseline", rate / bare, "times"),
+        told("rollout.bare_claim_and_settle.per_second", bare, "/s by arrays of 500"),
+        told("rollout.ratio_to_bare_claim_and_settle", rate / bare, "times"),
     ]
 
 

@@ -17,18 +17,15 @@ print(json.dumps([asdict(one) for one in {suite}.run(**{sizes}, durable=False)])
 """
 FIGURES = {
     "rollout": {
-        "rollout: to 24 devices",
-        "rollout: time for 24 / time for 8",
-        "rollout: statements per device",
-        "rollout: rate / baseline",
-        "executions: in the middle, by cursor / first page",
-        "executions: first, by state (1 in 100) / first page",
+        "rollout.devices_per_second",
+        "rollout.seconds_24_over_8",
+        "rollout.statements_per_device",
+        "rollout.ratio_to_bare_claim_and_settle",
+        "executions.by_cursor_over_first_page",
+        "executions.by_rare_state_over_first_page",
+        "executions.by_common_state_over_first_page",
     },
-    "devices": {
-        "devices: list of 50 among 60, 16 clients",
-        "devices: p99 / p50",
-        "devices: throughput / bare Flask and psycopg",
-    },
+    "devices": {"devices.per_second", "devices.p99_over_p50", "devices.ratio_to_bare_twin"},
 }
 SIZES = {
     "rollout": {"few": 8, "many": 24, "repeats": 1, "rows": 200},
