@@ -62,9 +62,9 @@ FUNCTIONS = {
 }
 TRIGGERS = {"tell_log_entries": "log_entries", "log_deployment_events": "deployment_events"}
 
-# Under row-level security no index may answer ``@@`` (it is not leakproof: its errors could tell of others' rows), and a
-# rare word would be sought in all that the tenant has. So this function seeks, as the role that no policy narrows, for
-# the tenant of the transaction and nobody else; it answers places only, whose entries the caller reads by his own right.
+# Under row-level security no index may answer ``@@`` (it is not leakproof: its errors could tell of others' rows), and
+# a rare word would be sought in all that the tenant has. So this function seeks, as the role that no policy narrows,
+# for the tenant of the transaction and nobody else. It answers places, whose entries the caller reads by his own right.
 # EXECUTE plans for the values at hand: by the words' index for rare ones, by time for frequent ones.
 SEARCH = (
     """find_log_entries(p_q text, p_level integer, p_source text, p_kind text, p_device uuid,

@@ -34,7 +34,8 @@ def many(app: Any) -> list[UUID]:
         session.execute(
             text("""
             INSERT INTO log_entries (org_id, device_id, time, level, source, message)
-            SELECT (CAST(:orgs AS uuid[]))[CASE WHEN n % 20 = 0 THEN 1 ELSE 2 END], gen_random_uuid(), now() - n * interval '1 second', 1, 'device',
+            SELECT (CAST(:orgs AS uuid[]))[CASE WHEN n % 20 = 0 THEN 1 ELSE 2 END], gen_random_uuid(),
+                now() - n * interval '1 second', 1, 'device',
                 CASE WHEN n % 10000 IN (0, 1) THEN 'seldom ' ELSE 'often ' END || md5(CAST(n AS text))
             FROM generate_series(1, :many) n"""),
             {"orgs": tenants, "many": MANY},
