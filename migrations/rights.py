@@ -54,14 +54,15 @@ def open_sequence(sequence: str) -> None:
         op.execute(f"GRANT USAGE ON SEQUENCE {sequence} TO {role}")
 
 
-def answer_across_tenants(signature: str, body: str) -> None:
+def answer_across_tenants(signature: str, body: str, language: str = "sql") -> None:
     """A function that answers the application one question as the role that sees all tenants.
 
     ``body`` names tables with their schema; a caller's temporary tables and own search path mean nothing to it.
     """
     op.execute(f"GRANT CREATE ON SCHEMA public TO {SYSTEM}")
     op.execute(
-        f"CREATE FUNCTION {signature} {body} LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp"
+        f"CREATE FUNCTION {signature} {body} LANGUAGE {language} STABLE SECURITY DEFINER "
+        "SET search_path = pg_catalog, pg_temp"
     )
     op.execute(f"ALTER FUNCTION {signature} OWNER TO {SYSTEM}")
     op.execute(f"SET ROLE {SYSTEM}")

@@ -274,8 +274,9 @@ def test_deployments_and_devices_parts_in_them_are_told_set_wise(api: Any, org: 
     assert fleet.read(made)["status"] in ("paused", "failed")
     statuses = entries(org, "deployment.status")
     assert [entry.fields["status"] for entry in statuses] == ["created", "in_progress", fleet.read(made)["status"]]
-    assert statuses[0].message.startswith("deployment watch is created")
-    assert statuses[1].message.startswith("deployment watch is in progress")
+    assert [entry.message for entry in statuses[:2]] == [
+        "deployment watch is created", "deployment watch: running: 0 of 3 done, 3 next",
+    ]  # fmt: skip
     assert level(statuses[-1]) in ("warning", "error")
     assert {entry.fields["deployment_id"] for entry in statuses} == {made["id"]}
     succeeded, rejected = entries(org, "execution.succeeded"), entries(org, "execution.rejected")
@@ -284,6 +285,14 @@ def test_deployments_and_devices_parts_in_them_are_told_set_wise(api: Any, org: 
     assert (level(rejected[0]), level(succeeded[0])) == ("error", "info")
     assert rejected[0].message.endswith("rejected: no gpio")
     assert entries(org, "execution.in_progress") == []
+
+
+def test_a_deployment_tells_how_it_ended(api: Any, org: UUID) -> None:
+    fleet = Fleet(api, org, 2)
+    made = fleet.deploy(name="watch")
+    fleet.answer(fleet.step(made))
+    fleet.step(made)
+    assert entries(org, "deployment.status")[-1].message == "deployment watch: succeeded: 2 of 2 devices"
 
 
 def test_a_deployment_that_is_rolled_back_by_the_database_leaves_no_entry(api: Any, org: UUID) -> None:

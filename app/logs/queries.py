@@ -6,12 +6,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, func, literal_column, select, tuple_
+from sqlalchemy import BigInteger, Select, func, literal, literal_column, select, tuple_
 
 from app import db
+from app.billing import plans
 from app.errors import ValidationFailed
 from app.journal import LEVELS
 from app.logs.models import LogEntry
+from app.organizations.models import Organization
 
 MAX_ID = 2**63 - 1
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -22,18 +24,42 @@ SHOWN = (
 )  # fmt: skip
 
 
-def page(org_id: UUID, *, limit: int, cursor: str | None = None, **filters: Any) -> dict[str, Any]:
+def page(
+    org_id: UUID, *, limit: int, cursor: str | None = None, from_: datetime | None = None, **filters: Any
+) -> dict[str, Any]:
     """The newest entries that match, or those that are older than ``cursor``. Raises ValidationFailed.
 
     Entries that come meanwhile change no later page: newer ones lie before the cursor; late ones, whose time is older,
-    stand in their place.
+    stand in their place. What the organization's plan keeps no longer is not told, though it may be there still.
     """
-    query = matching(org_id, **filters).order_by(LogEntry.time.desc(), LogEntry.id.desc())
-    if cursor is not None:
-        query = query.where(tuple_(LogEntry.time, LogEntry.id) < tuple_(*_place(cursor)))
-    found = db.session.execute(query.limit(limit + 1)).all()
+    kept_since = _kept_since(org_id)
+    filters["from_"] = kept_since if from_ is None else max(from_, kept_since)
+    before = None if cursor is None else _place(cursor)
+    listed = plain if filters.get("q") is None else searched
+    found = db.session.execute(listed(org_id, limit + 1, before, **filters)).all()
     items = found[:limit]
     return {"items": items, "next_cursor": _cursor(items[-1]) if len(found) > limit else None}
+
+
+def plain(org_id: UUID, limit: int, before: tuple[datetime, int] | None = None, **filters: Any) -> Select[Any]:
+    """The newest ``limit`` entries that match, before a time and id."""
+    query = matching(org_id, **filters)
+    if before is not None:
+        query = query.where(tuple_(LogEntry.time, LogEntry.id) < tuple_(*before))
+    return _newest(query, limit)
+
+
+def searched(org_id: UUID, limit: int, before: tuple[datetime, int] | None = None, **filters: Any) -> Select[Any]:
+    """As ``plain``, for what has words: they are sought where their index may be used (see ``find_log_entries``)."""
+    level, (time, entry_id) = filters.get("level"), before or (None, None)
+    at = LogEntry.time.type
+    found = func.find_log_entries(
+        filters["q"], None if level is None else LEVELS.index(level), filters.get("source"), filters.get("kind"),
+        filters.get("device_id"), literal(filters.get("from_"), at), literal(filters.get("to"), at), literal(time, at),
+        literal(entry_id, BigInteger), limit,
+    ).table_valued("entry_time", "entry_id")  # fmt: skip
+    place = (LogEntry.time == found.c.entry_time) & (LogEntry.id == found.c.entry_id)
+    return _newest(select(*SHOWN).join(found, place).where(LogEntry.org_id == org_id), limit)
 
 
 def matching(
@@ -66,6 +92,16 @@ def matching(
     if to is not None:
         query = query.where(LogEntry.time < to)
     return query
+
+
+def _newest(query: Select[Any], limit: int) -> Select[Any]:
+    return query.order_by(LogEntry.time.desc(), LogEntry.id.desc()).limit(limit)
+
+
+def _kept_since(org_id: UUID) -> datetime:
+    now, plan = db.session.execute(select(func.now(), Organization.plan).where(Organization.id == org_id)).one()
+    began: datetime = now - plans.plan(plan).retention.logs
+    return began
 
 
 def _cursor(entry: Any) -> str:
