@@ -57,8 +57,9 @@ def rollouts() -> Any:
 
 @pytest.fixture(autouse=True)
 def _no_stream_is_left() -> Iterator[None]:
+    before = dict(streams._open)
     yield
-    assert not streams._open
+    assert dict(streams._open) == before
 
 
 def test_each_change_is_an_event_in_order(api: Any, org: UUID) -> None:

@@ -21,8 +21,9 @@ from tests.logs.entries import NOON, add
 
 @pytest.fixture(autouse=True)
 def _no_stream_is_left() -> Iterator[None]:
+    before = dict(streams._open)
     yield
-    assert not streams._open
+    assert dict(streams._open) == before
 
 
 class Reader:
