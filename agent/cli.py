@@ -14,8 +14,10 @@ from urllib.parse import urlsplit
 import uvloop
 
 from agent import __version__
+from agent.backlog import MAX_BYTES
 from agent.device import Options
 from agent.drivers.base import Driver
+from agent.drivers.figures import Overheat
 from agent.drivers.local import LocalDriver
 from agent.drivers.simulated import Behaviour, SimulatedDriver
 from agent.faults import LinkFaults
@@ -74,7 +76,23 @@ def _add_run(command: argparse.ArgumentParser) -> None:
         help="needed once; also EDGEFLOW_PROVISIONING_CODE, which other users of the machine do not see",
     )
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "edgeflow-agent"
-    command.add_argument("--state-dir", type=Path, default=state, help="credentials, flows, answers (%(default)s)")
+    command.add_argument(
+        "--state-dir", type=Path, default=state, help="credentials, flows, answers, telemetry (%(default)s)"
+    )
+    command.add_argument(
+        "--telemetry-interval",
+        type=interval,
+        default=10.0,
+        metavar="SECONDS",
+        help="between batches of figures and log lines, until the cloud sets another; 0: none (%(default)s)",
+    )
+    command.add_argument(
+        "--telemetry-buffer",
+        type=mebibytes,
+        default=MAX_BYTES,
+        metavar="MIB",
+        help="of the state directory for what is gathered while offline (16)",
+    )
     command.add_argument("--driver", choices=sorted(DRIVERS), default="local", help="what runs the flows (%(default)s)")
     command.set_defaults(command=_run)
 
@@ -93,6 +111,17 @@ def _add_simulate(command: argparse.ArgumentParser) -> None:
     add("--ledger-file", type=Path, help="written at the end and on SIGUSR1: how often each command id was applied")
     add("--at-once", type=int, default=50, metavar="N", help="connects under way at once (%(default)s)")
     add("--no-shadow", action="store_true", help="do not read and report the shadow after each connect")
+    figures = command.add_argument_group("telemetry").add_argument
+    figures("--telemetry-interval", type=interval, default=10.0, metavar="SECONDS", help="0: none (%(default)s)")
+    figures("--points-per-second", type=float, default=0.0, metavar="N", help="more points, of each device")
+    figures(
+        "--overheat",
+        type=overheat,
+        action="append",
+        default=[],
+        metavar="NAME:FROM:SECONDS[:PERIOD]",
+        help="a device that is too hot from that second on for so many seconds, and again each PERIOD; repeatable",
+    )
     behaviour = command.add_argument_group("behaviour (rates from 0 to 1, seeded)").add_argument
     behaviour("--latency-ms", type=float, default=50.0, help="per command (%(default)s)")
     behaviour("--latency-jitter-ms", type=float, default=0.0)
@@ -122,9 +151,40 @@ def rate(text: str) -> float:
     return value
 
 
+def interval(text: str) -> float:
+    """0, or seconds from 1 to 3600."""
+    value = float(text)
+    if value != 0 and not 1 <= value <= 3600:
+        raise argparse.ArgumentTypeError("must be 0 or from 1 to 3600")
+    return value
+
+
+def mebibytes(text: str) -> int:
+    """At least 1 MiB, in bytes."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value * 1024 * 1024
+
+
+def overheat(text: str) -> tuple[str, Overheat]:
+    """`NAME:FROM:SECONDS[:PERIOD]`."""
+    name, *seconds = text.split(":")
+    if not name or len(seconds) not in (2, 3):
+        raise argparse.ArgumentTypeError("must be NAME:FROM:SECONDS[:PERIOD]")
+    return name, Overheat(*map(float, seconds))
+
+
 async def _run(options: argparse.Namespace) -> None:
     stop = _stop_on_signals()
-    agent = AgentOptions(options.url, options.state_dir, options.provisioning_code, options.log_level)
+    agent = AgentOptions(
+        options.url,
+        options.state_dir,
+        options.provisioning_code,
+        options.log_level,
+        options.telemetry_interval,
+        options.telemetry_buffer,
+    )
     await run(agent, DRIVERS[options.driver], stop)
 
 
@@ -163,9 +223,16 @@ def fleet_options(options: argparse.Namespace) -> FleetOptions:
         email=options.email,
         password=options.password,
         state_file=options.state_file or folder / f"fleet-{options.prefix}.json",
-        behaviour=Behaviour(options.latency_ms, options.latency_jitter_ms, options.failure_rate, types),
+        behaviour=Behaviour(
+            options.latency_ms,
+            options.latency_jitter_ms,
+            options.failure_rate,
+            types,
+            points_per_second=options.points_per_second,
+        ),
+        overheat=dict(options.overheat),
         faults=faults if faults.any else None,
-        link=Options(sync_shadow=not options.no_shadow),
+        link=Options(sync_shadow=not options.no_shadow, telemetry_interval=options.telemetry_interval),
         at_once=max(1, options.at_once),
     )
 

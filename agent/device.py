@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from agent import commands, protocol
 from agent.answers import Answers
+from agent.backlog import Backlog
 from agent.credentials import Credentials
 from agent.drivers.base import Driver
 from agent.executor import Executor
@@ -23,6 +24,7 @@ from agent.protocol import CommandError, Frame
 from agent.rest import Rest, is_local, retry_after
 from agent.settings import Settings
 from agent.shadow import ShadowSync
+from agent.telemetry import CAPABILITY, Telemetry
 from agent.waiting import Ended, Waits, next_wait
 
 log = logging.getLogger("agent.device")
@@ -30,11 +32,13 @@ log = logging.getLogger("agent.device")
 
 @dataclass(frozen=True)
 class Options:
-    """How a device behaves on the link; seconds."""
+    """How a device behaves on the link; seconds. `telemetry_interval` 0: none, unless the cloud sets another."""
 
     open_timeout: float = 15.0
     connected_timeout: float = 10.0
     heartbeat: float = 30.0
+    telemetry_interval: float = 0.0
+    ack_timeout: float = 15.0
     grace: float = 3.0
     sync_shadow: bool = True
     waits: Waits = field(default_factory=Waits)
@@ -72,6 +76,7 @@ class Device:
         options: Options | None = None,
         settings: Settings | None = None,
         answers: Answers | None = None,
+        backlog: Backlog | None = None,
         faults: LinkFaults | None = None,
         rng: random.Random | None = None,
         refused: Callable[["Device"], Awaitable[Credentials | None]] | None = None,
@@ -91,6 +96,14 @@ class Device:
         self._outbox = Outbox(faults, self._rng)
         context = commands.Context(driver, self.settings, self._shadow)
         self._executor = Executor(context, self.answers, self._outbox.put)
+        self.telemetry = Telemetry(
+            driver,
+            Backlog() if backlog is None else backlog,
+            self._interval_of_telemetry,
+            self._rng,
+            self.name,
+            self.options.ack_timeout,
+        )
         self._socket: ClientConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._connected, self._stopping = asyncio.Event(), asyncio.Event()
@@ -99,6 +112,7 @@ class Device:
         self._heard = 0.0
         self._bye: float | None = None
         self.settings.listen(self._settings_changed.set)
+        self.settings.listen(self.telemetry.changed)
 
     @property
     def connected(self) -> bool:
@@ -111,6 +125,7 @@ class Device:
 
     def start(self) -> None:
         """Begin to connect, in a task of its own."""
+        self.telemetry.start()
         self._task = asyncio.create_task(self._run(), name=f"device {self.name}")
 
     async def stop(self) -> None:
@@ -119,14 +134,15 @@ class Device:
         await self._executor.finish(self.options.grace)
         if self._socket:
             await self._socket.close(protocol.NORMAL, "the agent stops")
-        await self._executor.cancel()
-        await self._shadow.stop()
-        self._outbox.close()
         if self._task:
-            # It may still be dialling, which nobody needs any more.
+            # It may still be dialling, which nobody needs any more; the rest ends after what could begin it anew.
             await asyncio.wait([self._task], timeout=0.1)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await self._executor.cancel()
+        await self._shadow.stop()
+        await self.telemetry.stop()
+        self._outbox.close()
 
     async def reconnect(self) -> None:
         """Close the present connection and make a new one."""
@@ -209,6 +225,7 @@ class Device:
         try:
             if self.options.sync_shadow:
                 self._shadow.connected()
+            self.telemetry.connected(socket, CAPABILITY in (hello.get("capabilities") or ()))
             await self._outbox.use(socket)
             await self._read(socket)
         finally:
@@ -216,6 +233,7 @@ class Device:
             self._outbox.leave(socket)
             self._socket = None
             beat.cancel()
+            await self.telemetry.disconnected()
 
     async def _read(self, socket: ClientConnection) -> None:
         with contextlib.suppress(ConnectionClosed):  # how it closed is read from the socket
@@ -240,9 +258,11 @@ class Device:
             await self._command(frame)
         elif kind == "shadow":
             self._shadow.pushed(frame.get("delta"))
+        elif kind == "ack":
+            self.telemetry.acknowledged(frame.get("id"))
         elif kind == "bye":
             self._bye = _seconds(frame.get("reconnect_after_ms"), 0.0) / 1000
-        elif kind not in ("pong", "ack"):
+        elif kind != "pong":
             log.info("%s: a frame of type %r is ignored", self.name, kind[:50])
 
     async def _command(self, frame: Frame) -> None:
@@ -270,6 +290,10 @@ class Device:
 
     def _heartbeat(self) -> float:
         return float(self.settings.get("heartbeat_interval") or self._interval)
+
+    def _interval_of_telemetry(self) -> float:
+        wanted = self.settings.get("telemetry_interval")
+        return float(self.options.telemetry_interval if wanted is None else wanted)
 
     async def _pause(self, ended: Ended, failures: int) -> None:
         seconds = next_wait(ended, failures, self.options.waits, self._rng)

@@ -1,16 +1,21 @@
 """The machine's own figures, by the names that the released agent uses."""
 
 import logging
+import math
 import os
 import platform
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 log = logging.getLogger("agent.metrics")
+
+# The first reading has nothing to compare with and would be 0.
+psutil.cpu_percent(interval=None)
 
 
 def system_metrics() -> dict[str, Any]:
@@ -36,6 +41,16 @@ def system_metrics() -> dict[str, Any]:
         "load_avg": {"1min": load[0], "5min": load[1], "15min": load[2]},
         "network": {"rx_bytes": network.bytes_recv if network else 0, "tx_bytes": network.bytes_sent if network else 0},
     }
+
+
+def flatten(figures: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers in a reading by dotted path, `cpu.usage_percent`; texts, None, booleans and infinity are none."""
+    for key, value in figures.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from flatten(value, f"{name}.")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            yield name, value
 
 
 def board_model() -> str:

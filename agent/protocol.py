@@ -12,7 +12,7 @@ from typing import Any
 from agent import __version__
 
 PROTOCOL = 2
-CAPABILITIES = ("deploy_flow", "configure", "get_node_types", "dedup")
+CAPABILITIES = ("deploy_flow", "configure", "get_node_types", "dedup", "telemetry")
 MAX_FRAME_IN = 8 * 1024 * 1024
 MAX_FRAME_OUT = 1024 * 1024
 

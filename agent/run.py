@@ -11,9 +11,11 @@ from typing import IO, Any, TypeVar
 
 from agent import credentials, hardware
 from agent.answers import Answers
+from agent.backlog import MAX_BYTES, DiskBacklog
 from agent.credentials import Credentials
-from agent.device import Device
+from agent.device import Device, Options
 from agent.drivers.base import Driver
+from agent.journal import AgentLog
 from agent.rest import Rest, RestError, Retry, retrying
 from agent.settings import Settings
 
@@ -30,12 +32,14 @@ class AgentError(Exception):
 
 @dataclass(frozen=True)
 class AgentOptions:
-    """`log_level` is what holds until the cloud sets another."""
+    """`log_level` and `telemetry_interval` (seconds) hold until the cloud sets others; `telemetry_buffer` in bytes."""
 
     url: str
     state_dir: Path
     provisioning_code: str | None = None
     log_level: str = "INFO"
+    telemetry_interval: float = 10.0
+    telemetry_buffer: int = MAX_BYTES
 
 
 async def run(options: AgentOptions, make_driver: Callable[[Path], Driver], stop: asyncio.Event) -> None:
@@ -56,19 +60,26 @@ async def _serve(options: AgentOptions, rest: Rest, identity: Credentials, drive
         identity,
         driver,
         rest,
+        options=Options(telemetry_interval=options.telemetry_interval),
         settings=settings,
+        backlog=DiskBacklog(options.state_dir / "telemetry", options.telemetry_buffer),
         answers=Answers(options.state_dir / "answers.jsonl"),
         refused=lambda _: _provision_again(options, rest),
         address=lambda failures: _address(options, settings, failures),
     )
     settings.listen(lambda: _settings_changed(options, settings, device))
     _set_log_level(options, settings)
-    await driver.open()
-    device.start()
-    log.info("device %s serves %s", identity.device_id, options.url)
-    await stop.wait()
-    await device.stop()
-    await driver.close()
+    own = AgentLog(device.telemetry.journal)
+    logging.getLogger("agent").addHandler(own)
+    try:
+        await driver.open()
+        device.start()
+        log.info("device %s serves %s", identity.device_id, options.url)
+        await stop.wait()
+        await device.stop()
+        await driver.close()
+    finally:
+        logging.getLogger("agent").removeHandler(own)
 
 
 def _address(options: AgentOptions, settings: Settings, failures: int) -> str:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from agent import storage
 from agent.protocol import INVALID_PAYLOAD, CommandError
 
-REPORTED = ("heartbeat_interval", "log_level")
+REPORTED = ("heartbeat_interval", "log_level", "telemetry_interval")
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 MAX_KEYS = 100
 
@@ -86,8 +86,13 @@ def _is_interval(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 1 <= value <= 3600
 
 
+def _is_interval_or_none(value: Any) -> bool:
+    return _is_interval(value) or (value == 0 and not isinstance(value, bool))
+
+
 CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "heartbeat_interval": (_is_interval, "a number of seconds from 1 to 3600"),
+    "telemetry_interval": (_is_interval_or_none, "a number of seconds from 1 to 3600, or 0"),
     "log_level": (lambda value: isinstance(value, str) and value.upper() in LEVELS, f"one of {', '.join(LEVELS)}"),
     "server_url": (_is_url, "an http(s) URL"),
     "local_url": (_is_url, "an http(s) URL"),

@@ -4,16 +4,18 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from agent import storage
 from agent.answers import Answers
+from agent.backlog import Backlog
 from agent.credentials import Credentials
 from agent.device import Device, Options
+from agent.drivers.figures import Overheat
 from agent.drivers.simulated import Behaviour, SimulatedDriver
 from agent.enrol import Account, Enrolment, Member, StateFile, credentials_of
 from agent.faults import LinkFaults
@@ -27,7 +29,8 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class FleetOptions:
-    """What a fleet is. `members`: devices that exist already, in place of `devices` to be found or made."""
+    """What a fleet is. `members`: devices that exist already, in place of `devices` to be found or made. `overheat`
+    by name. Telemetry's interval is the `link`'s; each device keeps `buffer_bytes` of it in memory."""
 
     url: str
     devices: int = 0
@@ -40,10 +43,12 @@ class FleetOptions:
     password: str = ""
     state_file: Path | None = None
     behaviour: Behaviour = field(default_factory=Behaviour)
+    overheat: Mapping[str, Overheat] = field(default_factory=dict)
     faults: LinkFaults | None = None
     link: Options = field(default_factory=Options)
     at_once: int = 50
     enrol_at_once: int = 8
+    buffer_bytes: int = 1024 * 1024
 
 
 class FleetError(Exception):
@@ -145,15 +150,21 @@ class Fleet:
         seed = self.options.seed
         return Device(
             credentials_of(member, self.options.url),
-            SimulatedDriver(member.name, self.options.behaviour, seed),
+            SimulatedDriver(member.name, self._behaviour_of(member.name), seed),
             self._rest,
             name=member.name,
             options=self.options.link,
             answers=Answers(),
+            backlog=Backlog(self.options.buffer_bytes),
             faults=self.options.faults,
             rng=random.Random(f"{seed}:{member.name}:link"),
             refused=self._refused,
         )
+
+    def _behaviour_of(self, name: str) -> Behaviour:
+        """Everybody's, as the same object so that a test may change it for all, but an overheated device's own."""
+        overheat, behaviour = self.options.overheat.get(name), self.options.behaviour
+        return replace(behaviour, overheat=overheat) if overheat else behaviour
 
     async def _launch(self, tell: Progress) -> None:
         """Start the devices, so many at once: a burst of thousands would only fill the server's queue of connects."""

@@ -15,11 +15,11 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app import db, limits, rooms
 from app.api import PREFIX, Api, Json, describe_filter, error_response
-from app.deployments.watch import watcher
 from app.errors import AppError, ServiceUnavailable
 from app.health import blp as health
 from app.observability import configure_logging, observe_requests
 from app.tunnel.routes import mount
+from app.watch import watcher
 from config.settings import Settings, settings
 
 log = structlog.get_logger(__name__)
@@ -81,7 +81,7 @@ def create_app() -> Flask:
     app.register_blueprint(health)
     _document(app)
     mount(app)
-    app.extensions["deployment_events"] = watcher
+    app.extensions["watcher"] = watcher
     return app
 
 

@@ -91,3 +91,11 @@ def link_header(page: Page) -> dict[str, str]:
 def _at(limit: int, offset: int) -> str:
     kept = [(k, v) for k, v in request.args.items(multi=True) if k not in ("limit", "offset")]
     return f"{request.path}?{urlencode([*kept, ('limit', limit), ('offset', offset)])}"
+
+
+def next_page(cursor: str | None) -> dict[str, str]:
+    """``Link`` to the page after this one, of a list that goes by cursors."""
+    if cursor is None:
+        return {}
+    kept = [(k, v) for k, v in request.args.items(multi=True) if k != "cursor"]
+    return {"Link": f'<{request.path}?{urlencode([*kept, ("cursor", cursor)])}>; rel="next"'}

@@ -10,11 +10,14 @@ from app import db
 RULES = {
     "idempotency_keys": "created_at < now() - interval '24 hours'",
     "refresh_tokens": "expires_at < now() - interval '30 days'",
+    "alerts": "state = 'resolved' AND resolved_at < now() - interval '90 days'",
+    "alert_events": "created_at < now() - interval '90 days'",
     "sessions": "least(expires_at, revoked_at) < now() - interval '30 days'",
     "invitations": "expires_at < now() - interval '30 days'",
     # By their deployments, of which there are few: events have no index by time, and go together.
     "deployment_events": "deployment_id IN ("
     "SELECT id FROM deployments WHERE next_check_at IS NULL AND finished_at < now() - interval '90 days')",
+    "notifications": "finished_at < now() - interval '90 days'",
     "scheduled_runs": "due_at < now() - interval '1 day'",
 }
 

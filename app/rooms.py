@@ -12,4 +12,5 @@ ROOMS = (
 
 def blueprints() -> list[Blueprint]:
     """Every room's blueprint."""
+    import_module("app.alerts.notification_routes")  # further routes of its room's blueprint
     return [import_module(f"app.{room}.routes").blp for room in ROOMS]

@@ -139,7 +139,7 @@ class Crowd:
     async def _live(self, device_id: str, key: str) -> None:
         hello = {
             "type": "connect", "device_id": device_id, "api_key": key, "version": "1.0.0", "protocol": 2,
-            "capabilities": ["deploy_flow", "configure", "get_node_types", "dedup"],
+            "capabilities": ["deploy_flow", "configure", "get_node_types", "dedup", "telemetry"],
         }  # fmt: skip
         opening = frame(TEXT, orjson.dumps(hello))
         while True:

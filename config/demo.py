@@ -1,4 +1,5 @@
-"""The demo: an organization with ten simulated devices and a flow that is rolled out to them.
+"""The demo: an organization with ten simulated devices, a flow that is rolled out to them, and a rule that fires when
+one of them gets too hot.
 
 It uses the platform as anybody does, by its REST API, and leaves what it made for the person at the terminal.
 """
@@ -21,6 +22,9 @@ EMAIL = "demo@example.com"
 DEVICES = 10
 TAG = "demo"
 LATENCY_MS = 300  # long enough to be seen
+TELEMETRY_SECONDS = 5
+HOT_DEVICE = "demo-003"
+HEAT = "20:120:900"  # from second 20 on for two minutes, again every quarter of an hour
 ONLINE_SECONDS = 60.0
 FINAL = {"succeeded", "failed", "canceled", "rolled_back", "rollback_failed"}
 OVER = {"succeeded", "failed", "timed_out", "rejected", "canceled", "removed", "superseded", "already_installed"}
@@ -32,6 +36,19 @@ class DemoFailed(RuntimeError):
 
 class _Ended(Exception):
     """The platform is being stopped."""
+
+
+FIVE_MINUTES_AGO = "$(date -u -d '5 minutes ago' +%FT%TZ)"
+HOT_RULE = {
+    "name": "Device too hot",
+    "type": "metric",
+    "metric": "temperature",
+    "condition": "gt",
+    "threshold": 80,
+    "for_seconds": 15,
+    "severity": "warning",
+    "target": {"tags": [TAG]},
+}
 
 
 def sample_flow(interval: float) -> dict[str, Any]:
@@ -90,6 +107,7 @@ class Demo:
     """``run`` plays it in a thread of its own; whatever goes wrong is said in one line and harms nothing else.
 
     ``start_fleet`` keeps ``python -m agent`` running with the arguments and environment that it is given.
+    ``receive_webhooks`` starts a receiver that knows the secret that it is given, and says where it listens.
     """
 
     local_url: str
@@ -97,6 +115,7 @@ class Demo:
     data_dir: Path
     terminal: Terminal
     start_fleet: Callable[[list[str], dict[str, str]], None]
+    receive_webhooks: Callable[[str], str]
     stopping: threading.Event
 
     def __post_init__(self) -> None:
@@ -124,6 +143,7 @@ class Demo:
             self._roll_out()
             self._publish(interval=1)
             self._state.keep(rolled_out=True)
+        self._watch_over()
         self._show_the_way()
 
     def _sign_up(self) -> None:
@@ -151,6 +171,7 @@ class Demo:
     def _connect_fleet(self) -> None:
         arguments = ["simulate", "--url", self.local_url, "--devices", str(DEVICES), "--prefix", "demo"]
         arguments += ["--tags", TAG, "--latency-ms", str(LATENCY_MS)]
+        arguments += ["--telemetry-interval", str(TELEMETRY_SECONDS), "--overheat", f"{HOT_DEVICE}:{HEAT}"]
         arguments += ["--state-file", str(self.data_dir / "demo-fleet.json")]
         self.start_fleet(arguments, {"EDGEFLOW_API_KEY": self._state.values["api_key"]})
 
@@ -219,10 +240,26 @@ class Demo:
             task = progress.add_task("deployment", total=DEVICES)
             yield lambda done, status: progress.update(task, completed=done, description=f"deployment {status}")
 
+    def _watch_over(self) -> None:
+        """Have a rule that tells of heat, by mail and to a receiver of our own, which may listen elsewhere by now."""
+        secret = host.kept_secret(self.data_dir, "webhook")
+        url, rule_id = self.receive_webhooks(secret), self._state.values.get("alert_id")
+        channels = [{"type": "email", "to": [EMAIL]}, {"type": "webhook", "url": url, "secret": secret}]
+        if rule_id is None:
+            answer = self._client.post("/alerts", json={**HOT_RULE, "channels": channels})
+            if answer.status_code != httpx.codes.NOT_IMPLEMENTED:
+                self._state.keep(alert_id=_content(answer)["id"], webhook_url=url)
+        elif self._state.values["webhook_url"] != url:
+            answer = self._client.put(f"/alerts/{rule_id}", json={"channels": channels})
+            if answer.status_code != httpx.codes.NOT_FOUND:  # else somebody did not want it any more
+                _content(answer)
+            self._state.keep(webhook_url=url)
+
     def _show_the_way(self) -> None:
         url = f"{self.public_url}/api/v1"
-        command = (
-            f"curl -s -X POST {url}/deployments -H 'X-API-Key: {self._state.values['api_key']}' "
+        key = f"-H 'X-API-Key: {self._state.values['api_key']}'"
+        deploy = (
+            f"curl -s -X POST {url}/deployments {key} "
             f"-H 'Content-Type: application/json' -d '{json.dumps(self._deployment())}'"
         )
         lines = [
@@ -233,7 +270,15 @@ class Demo:
             "",
             "  Deploy the flow's newest version to the devices:",
             "",
-            f"  {command}",
+            f"  {deploy}",
+            "",
+            "  What they have measured in the last minutes, as a series for each device:",
+            "",
+            f'  curl -s "{url}/metrics?name=temperature&group_by=device&step=5&from={FIVE_MINUTES_AGO}" {key}',
+            "",
+            f"  Within a minute {HOT_DEVICE} gets too hot. Its alert is told below, by mail and by webhook:",
+            "",
+            f"  curl -s {url}/alerts {key}",
             "",
         ]
         self.terminal.block("\n".join(lines))

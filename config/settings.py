@@ -9,10 +9,11 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from email.utils import parseaddr
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from limits import parse as parse_rate
 
@@ -105,6 +106,21 @@ def _env(name: str, parse: Callable[[str], T], default: T, doc: str, *, secret: 
 _HTTP = _url("http", "https")
 
 
+def _smtp(raw: str) -> str:
+    url = _url("smtp", "smtps")(raw)
+    options = parse_qs(urlsplit(url).query, keep_blank_values=True)
+    if options.keys() - {"starttls"} or options.get("starttls", ["auto"])[-1] not in ("always", "never", "auto"):
+        raise ValueError("its only option is `?starttls=` always, never or auto")
+    return url
+
+
+def _mailbox(raw: str) -> str:
+    address = parseaddr(raw)[1]
+    if not raw.isprintable() or not all(address.rpartition("@")):
+        raise ValueError("must be like `EdgeFlow <alerts@example.com>`")
+    return raw
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What every process of the platform is told from outside."""
@@ -153,7 +169,7 @@ class Settings:
         "EDGEFLOW_SECRET_KEY",
         _secret,
         "",
-        "hashes keys and tokens; required in production, else generated once",
+        "hashes keys and tokens, encrypts alert channels; required in production, else generated once",
         secret=True,
     )
     jwt_secret_key: str = _env(
@@ -192,6 +208,32 @@ class Settings:
         _number(1, 600),
         20.0,
         "an unanswered rollout command is sent again, under its id, after this",
+    )
+    max_metric_names: int = _env(
+        "EDGEFLOW_MAX_METRIC_NAMES",
+        _integer(1, 1_000_000),
+        2_000,
+        "names of metrics that an organization may have; points of more are refused",
+    )
+    max_series: int = _env(
+        "EDGEFLOW_MAX_SERIES",
+        _integer(1, 100_000_000),
+        200_000,
+        "series (device, name, tags) that an organization may have; points of more are refused",
+    )
+    smtp_url: str = _env(
+        "EDGEFLOW_SMTP_URL",
+        _smtp,
+        "",
+        "mail server for alerts, `smtp[s]://[user:password@]host[:port]`; empty: mail fails (`make run`: is caught)",
+        secret=True,
+    )
+    mail_from: str = _env("EDGEFLOW_MAIL_FROM", _mailbox, "EdgeFlow <edgeflow@localhost>", "who alert mails come from")
+    webhook_private: bool = _env(
+        "EDGEFLOW_WEBHOOK_PRIVATE",
+        _flag,
+        False,
+        "`1`: webhooks may go to private addresses (default of `make run` in development)",
     )
     metrics_token: str = _env(
         "EDGEFLOW_METRICS_TOKEN", _text, "", "bearer token of `/internal/metrics`; empty: loopback only", secret=True

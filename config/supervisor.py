@@ -15,7 +15,7 @@ from types import FrameType
 
 import httpx
 
-from config import demo, embedded
+from config import demo, embedded, mailbox, webhook_receiver
 from config.launch import host, leftovers
 from config.launch.console import Terminal
 from config.launch.program import LaunchError, Program
@@ -54,6 +54,7 @@ def _supervise(settings: Settings, data_dir: Path, terminal: Terminal) -> int:
         if (data_dir / "home").is_symlink():
             away = (data_dir / "home").readlink()
             terminal.say(f"PostgreSQL's user may not enter {data_dir}: its data are in {away}")
+        environment = _catch_alerts(supervisor, settings, data_dir, environment)
         _start_platform(supervisor, settings, environment, terminal, door)
         _start_demo(supervisor, settings, data_dir, environment, terminal)
         supervisor.watch()
@@ -96,6 +97,20 @@ def _start_servers(
         supervisor.start(program, STORES, READY_SECONDS)
     given = {"DATABASE_URL": servers.database_url, "REDIS_URL": servers.redis_url}
     return {**common, **{name: url for name, url in given.items() if url}}
+
+
+def _catch_alerts(
+    supervisor: Supervisor, settings: Settings, data_dir: Path, environment: dict[str, str]
+) -> dict[str, str]:
+    """In development alerts reach what runs on this machine: webhooks its own receivers, mail the log and a folder."""
+    if settings.production:
+        return environment
+    told = {**environment, "EDGEFLOW_WEBHOOK_PRIVATE": environment.get("EDGEFLOW_WEBHOOK_PRIVATE") or "1"}
+    if settings.smtp_url:
+        return told
+    port = host.remembered_port(data_dir, "mail")
+    supervisor.add(mailbox.program(port, data_dir / "mail", ROOT, environment))
+    return {**told, "EDGEFLOW_SMTP_URL": mailbox.url(port)}
 
 
 def _start_platform(
@@ -156,12 +171,18 @@ def _start_demo(
     def start_fleet(arguments: list[str], credentials: dict[str, str]) -> None:
         supervisor.add(_python("fleet", {**environment, **credentials}, "agent", *arguments))
 
+    def receive_webhooks(secret: str) -> str:
+        port = host.remembered_port(data_dir, "webhook")
+        supervisor.add(webhook_receiver.program(port, secret, ROOT, environment))
+        return webhook_receiver.url(port)
+
     stage = demo.Demo(
         local_url=host.local_url(settings.host, settings.port),
         public_url=settings.url,
         data_dir=data_dir,
         terminal=terminal,
         start_fleet=start_fleet,
+        receive_webhooks=receive_webhooks,
         stopping=supervisor.stopping,
     )
     threading.Thread(target=stage.run, name="demo", daemon=True).start()

@@ -20,6 +20,12 @@ class Entry:
 
 SCHEDULE = (
     Entry("rollouts.reconcile", 2 * SECOND),
+    Entry("telemetry.store", 2 * SECOND),
+    Entry("alerts.redrive", 3 * SECOND),
+    Entry("alerts.remind", 30 * SECOND),
     Entry("maintenance.sweep_gateways", 5 * SECOND),
+    Entry("alerts.evaluate", 15 * SECOND),
     Entry("maintenance.clean", HOUR),
+    Entry("maintenance.partitions", HOUR),
+    Entry("metrics.rollup", MINUTE),
 )

@@ -4,6 +4,7 @@ from workers.base import boot
 
 boot()
 
-from workers import maintenance, rollouts, tunnel  # noqa: E402  the actors register themselves with the broker
+# The actors register themselves with the broker.
+from workers import alerts, maintenance, metrics, notifications, rollouts, telemetry, tunnel  # noqa: E402
 
-__all__ = ["maintenance", "rollouts", "tunnel"]
+__all__ = ["alerts", "maintenance", "metrics", "notifications", "rollouts", "telemetry", "tunnel"]

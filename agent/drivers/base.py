@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent import __version__, metrics
+from agent.runtime.watch import Hear, nobody
 
 JsonObject = dict[str, Any]
+Point = tuple[str, int, float]
+"""Metric name, Unix time in ms, value."""
+MAX_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,11 @@ class Driver(ABC):
 
     def __init__(self) -> None:
         self._opened = time.monotonic()
+        self._hear: Hear = nobody
+
+    def listen(self, hear: Hear) -> None:
+        """Call `hear(level, message, fields)` for what flows say and what becomes of them; `flow_id` is a field."""
+        self._hear = hear
 
     async def open(self) -> None:  # noqa: B027  (a driver may have nothing to do)
         """Start what was running when the agent was last stopped."""
@@ -77,6 +86,16 @@ class Driver(ABC):
     @abstractmethod
     async def executions(self) -> list[JsonObject]:
         """What ran, newest first."""
+
+    async def flow_metrics(self) -> dict[str, JsonObject]:
+        """Per flow id: numbers by name, of the time since the last call: `{"executions": 12, "errors": 0}`."""
+        return {}
+
+    async def measure(self, at: int) -> list[Point]:
+        """What is to be reported as of `at` (Unix time in ms): the machine's numbers, and each flow's."""
+        figures = {**await self.system_metrics(), "flow": await self.flow_metrics()}
+        found = metrics.flatten(figures)
+        return [(name, at, value) for name, value in found if len(name) <= MAX_NAME and name.isprintable()]
 
     async def health(self) -> JsonObject:
         """`{"status", "version", "uptime", …}`, seconds."""

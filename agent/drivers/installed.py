@@ -8,7 +8,8 @@ from typing import Any
 from agent.drivers.base import Deployment, Driver, JsonObject
 from agent.protocol import FLOW_NOT_FOUND, INTERNAL_ERROR, START_FAILED, CommandError, now
 
-log = logging.getLogger("agent.driver")
+flow_log = logging.getLogger("agent.flow")
+"""What is said here is told to the cloud as the flow's own, by `_tell`, and not once more as the agent's."""
 
 
 @dataclass
@@ -98,6 +99,7 @@ class InstalledFlows(Driver):
         new = Installed.of(order)
         self._check(new)
         await self._exchange(old, new)
+        self._tell("info", new, "installed and running" if new.running else "installed")
         return "installed"
 
     async def _exchange(self, old: Installed | None, new: Installed) -> None:
@@ -112,6 +114,7 @@ class InstalledFlows(Driver):
                 await self._launch(new)
             await self._save(new)
         except Exception as error:
+            self._tell("error", new, f"was not installed: {error}")
             await self._bring_back(old, new)
             raise CommandError(START_FAILED, f"flow {new.flow_id} was not installed: {error}") from error
         self._flows[new.flow_id] = new
@@ -124,7 +127,8 @@ class InstalledFlows(Driver):
             await self._relaunch(old)
         except Exception as error:
             old.error = f"could not be started again: {error}"
-            log.exception("flow %s %s", old.flow_id, old.error)
+            flow_log.exception("flow %s %s", old.flow_id, old.error)
+            self._tell("error", old, old.error)
 
     async def remove(self, flow_id: str) -> bool:
         flow = self._flows.get(flow_id)
@@ -133,6 +137,7 @@ class InstalledFlows(Driver):
         await self._halt(flow)
         await self._forget(flow_id)
         del self._flows[flow_id]
+        self._tell("info", flow, "removed")
         return True
 
     async def start(self, flow_id: str) -> str:
@@ -142,14 +147,19 @@ class InstalledFlows(Driver):
         try:
             await self._launch(flow)
         except Exception as error:
+            self._tell("error", flow, f"did not start: {error}")
             raise CommandError(START_FAILED, f"flow {flow_id} did not start: {error}") from error
         await self._set_running(flow, True)
+        self._tell("info", flow, "started")
         return "started"
 
     async def stop(self, flow_id: str) -> str:
         flow = self._find(flow_id)
         await self._halt(flow)
+        was_running = flow.running
         await self._set_running(flow, False)
+        if was_running:
+            self._tell("info", flow, "stopped")
         return "stopped"
 
     async def _set_running(self, flow: Installed, running: bool) -> None:
@@ -158,6 +168,13 @@ class InstalledFlows(Driver):
             await self._save(flow)
         except OSError as error:
             raise CommandError(INTERNAL_ERROR, f"flow {flow.flow_id} cannot be stored: {error}") from error
+
+    def _tell(self, level: str, flow: Installed, what: str) -> None:
+        """Let whoever listens know what became of a flow."""
+        summary = flow.summary()
+        version = "" if flow.version is None else f" v{flow.version}"
+        fields = {"flow_id": flow.flow_id, "version": flow.version}
+        self._hear(level, f"flow {summary['name']}{version}: {what}", fields)
 
     def _find(self, flow_id: str) -> Installed:
         if flow_id not in self._flows:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from agent import storage
 from agent.drivers.base import JsonObject
-from agent.drivers.installed import Installed, InstalledFlows, definition_of
+from agent.drivers.installed import Installed, InstalledFlows, definition_of, flow_log
 from agent.protocol import INVALID_FLOW, UNSUPPORTED_NODE_TYPE, CommandError
 from agent.runtime import nodes
 from agent.runtime.definition import FlowError, parse
 from agent.runtime.engine import FlowEngine, UnsupportedNodeType
 from agent.runtime.executions import History
+from agent.runtime.watch import FlowWatch
 
 log = logging.getLogger("agent.driver")
 
@@ -27,6 +28,7 @@ class LocalDriver(InstalledFlows):
         self._folder = folder
         self._history = History()
         self._engines: dict[str, FlowEngine] = {}
+        self._watches: dict[str, FlowWatch] = {}
 
     async def open(self) -> None:
         """Read all flows and start those that ran; one that fails keeps no other from running."""
@@ -49,6 +51,9 @@ class LocalDriver(InstalledFlows):
     async def executions(self) -> list[JsonObject]:
         return self._history.newest()
 
+    async def flow_metrics(self) -> dict[str, JsonObject]:
+        return {flow_id: watch.take() for flow_id, watch in self._watches.items()}
+
     def debug_lines(self, flow_id: str) -> list[str]:
         """What the flow's debug nodes showed last."""
         return list(self._engines[flow_id].shown) if flow_id in self._engines else []
@@ -58,18 +63,25 @@ class LocalDriver(InstalledFlows):
             await self._launch(flow)
         except Exception as error:
             flow.error = str(error)
-            log.error("flow %s did not start: %s", flow.flow_id, error)
+            flow_log.error("flow %s did not start: %s", flow.flow_id, error)
+            self._tell("error", flow, f"did not start: {error}")
 
     def _check(self, flow: Installed) -> FlowEngine:
         try:
-            return FlowEngine(flow.flow_id, parse(definition_of(flow.flow)), self._history)
+            graph = parse(definition_of(flow.flow))
+            return FlowEngine(flow.flow_id, graph, self._history, self._watch(flow.flow_id))
         except UnsupportedNodeType as error:
             raise CommandError(UNSUPPORTED_NODE_TYPE, str(error)) from error
         except FlowError as error:
             raise CommandError(INVALID_FLOW, str(error)) from error
 
+    def _watch(self, flow_id: str) -> FlowWatch:
+        # Bound late: whoever listens may come after the flow.
+        return self._watches.get(flow_id) or FlowWatch(flow_id, lambda *said: self._hear(*said))
+
     async def _launch(self, flow: Installed) -> None:
         engine = self._check(flow)
+        self._watches[flow.flow_id] = engine.watch
         await engine.start()
         self._engines[flow.flow_id] = engine
         log.info("flow %s (%s) is running", flow.flow_id, flow.summary()["name"])
@@ -84,6 +96,7 @@ class LocalDriver(InstalledFlows):
 
     async def _forget(self, flow_id: str) -> None:
         await asyncio.to_thread(_delete, self._path(flow_id))
+        self._watches.pop(flow_id, None)
 
     def _path(self, flow_id: str) -> Path:
         """One file per id; an id that is no safe name gets a digest as its name."""

@@ -5,7 +5,8 @@ import random
 import time
 from dataclasses import dataclass
 
-from agent.drivers.base import JsonObject
+from agent.drivers.base import JsonObject, Point
+from agent.drivers.figures import Board, Load, Overheat
 from agent.drivers.installed import Installed, InstalledFlows, definition_of
 from agent.protocol import INVALID_FLOW, UNSUPPORTED_NODE_TYPE, CommandError
 from agent.runtime import nodes
@@ -18,13 +19,16 @@ class Behaviour:
     """How a simulated device behaves; may be changed while it runs.
 
     Latency in milliseconds per command, ± the jitter; `failure_rate`: part of the starts that fail;
-    `node_types`: the only types that it has, None: every type.
+    `node_types`: the only types that it has, None: every type. What follows holds from its birth: when it is too hot,
+    and how many points a second it reports beside its figures.
     """
 
     latency_ms: float = 0.0
     latency_jitter_ms: float = 0.0
     failure_rate: float = 0.0
     node_types: frozenset[str] | None = None
+    overheat: Overheat | None = None
+    points_per_second: float = 0.0
 
 
 class SimulatedDriver(InstalledFlows):
@@ -37,6 +41,9 @@ class SimulatedDriver(InstalledFlows):
         self.name, self.behaviour = name, behaviour
         self._rng = random.Random(f"{seed}:{name}:driver")
         self._history = History(limit=20)
+        self._board = Board(name, random.Random(f"{seed}:{name}:board"), behaviour.overheat)
+        self._load = Load(behaviour.points_per_second, self._rng)
+        self._pulses: dict[str, Pulse] = {}
 
     async def working(self, action: str) -> None:
         jitter = self.behaviour.latency_jitter_ms
@@ -54,27 +61,17 @@ class SimulatedDriver(InstalledFlows):
 
     async def system_metrics(self) -> JsonObject:
         """Figures that move, so that charts and alerts have something to show."""
-        rng, total = self._rng, 1_000_000_000
-        used = int(total * rng.uniform(0.3, 0.6))
-        return {
-            "hostname": self.name,
-            "os": "linux",
-            "arch": "aarch64",
-            "board_model": "Simulated Board rev 1",
-            "uptime": int(time.monotonic() - self._opened),
-            "temperature": round(rng.uniform(40, 60), 1),
-            "cpu": {"usage_percent": round(rng.uniform(5, 60), 1)},
-            "memory": {
-                "total_bytes": total,
-                "used_bytes": used,
-                "free_bytes": total - used,
-                "available_bytes": total - used,
-                "percent": round(100 * used / total, 1),
-            },
-            "swap": {"total_bytes": 0, "used_bytes": 0, "free_bytes": 0, "percent": 0.0},
-            "load_avg": {span: round(rng.uniform(0, 2), 2) for span in ("1min", "5min", "15min")},
-            "network": {"rx_bytes": rng.randrange(10**9), "tx_bytes": rng.randrange(10**9)},
-        }
+        return self._board.reading(self._age())
+
+    async def flow_metrics(self) -> dict[str, JsonObject]:
+        age = self._age()
+        return {flow_id: {"executions": pulse.beats(age), "errors": 0} for flow_id, pulse in self._pulses.items()}
+
+    async def measure(self, at: int) -> list[Point]:
+        return [*await super().measure(at), *self._load.points(at)]
+
+    def _age(self) -> float:
+        return time.monotonic() - self._opened
 
     async def gpio_state(self) -> JsonObject:
         return {"pins": [{"pin": pin, "direction": "in", "value": self._rng.randrange(2)} for pin in (17, 27, 22)]}
@@ -97,6 +94,29 @@ class SimulatedDriver(InstalledFlows):
         execution = self._history.start(flow.flow_id, "start")
         execution.begin()
         execution.end()
+        self._pulses[flow.flow_id] = Pulse(rate_of(definition_of(flow.flow)), self._age())
 
     async def _halt(self, flow: Installed) -> None:
-        """Nothing runs, so there is nothing to stop."""
+        """Nothing runs, so there is nothing to stop but counting."""
+        self._pulses.pop(flow.flow_id, None)
+
+
+@dataclass
+class Pulse:
+    """How often a flow would have run: `rate` a second since the age `counted`."""
+
+    rate: float
+    counted: float
+
+    def beats(self, age: float) -> int:
+        """Executions since the last call."""
+        beats = int(self.rate * (age - self.counted))
+        if beats:
+            self.counted += beats / self.rate
+        return beats
+
+
+def rate_of(definition: JsonObject) -> float:
+    """Executions a second that the inject nodes of a checked definition would start."""
+    intervals = [(node.get("config") or {}).get("interval") for node in definition["nodes"] if node["type"] == "inject"]
+    return sum(1 / interval for interval in intervals if isinstance(interval, (int, float)) and interval >= 0.01)

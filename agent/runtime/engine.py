@@ -2,7 +2,6 @@
 
 import asyncio
 import copy
-import logging
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +9,7 @@ from typing import Any
 from agent.runtime.definition import FlowError, Graph, NodeSpec
 from agent.runtime.executions import Execution, History
 from agent.runtime.nodes import TYPES, Message, Node, shown
-
-log = logging.getLogger("agent.flow")
+from agent.runtime.watch import FlowWatch
 
 MAX_QUEUE = 10_000
 MAX_HOPS = 1_000
@@ -35,11 +33,12 @@ class UnsupportedNodeType(FlowError):
 class FlowEngine:
     """A flow's nodes and wires at work. Building it checks everything and starts nothing; raises FlowError."""
 
-    def __init__(self, flow_id: str, graph: Graph, history: History) -> None:
+    def __init__(self, flow_id: str, graph: Graph, history: History, watch: FlowWatch | None = None) -> None:
         missing = sorted(graph.types() - TYPES.keys())
         if missing:
             raise UnsupportedNodeType("nodes", f"unsupported node types: {', '.join(missing)}")
         self.flow_id, self._graph, self._history = flow_id, graph, history
+        self.watch = watch or FlowWatch(flow_id)
         self.errors = self.dropped = 0
         self.shown: deque[str] = deque(maxlen=50)
         self._queue: deque[Parcel] = deque()
@@ -76,6 +75,7 @@ class FlowEngine:
 
     def inject(self, node_id: str, message: Message) -> None:
         """Start an execution with `message` leaving `node_id`."""
+        self.watch.executed()
         execution = self._history.start(self.flow_id, node_id)
         execution.begin()
         try:
@@ -88,7 +88,12 @@ class FlowEngine:
         """Show a value in the log."""
         text = shown(value)
         self.shown.append(text)
-        log.info("flow %s · %s: %s", self.flow_id, node.name, text)
+        self.watch.shown(node.name, text)
+
+    def failed(self, node: NodeSpec, error: Exception) -> None:
+        """Count and tell what a node could not do by itself."""
+        self.errors += 1
+        self.watch.failed(node.name, error)
 
     async def _work(self) -> None:
         while True:
@@ -111,9 +116,8 @@ class FlowEngine:
         parcel.execution.end()
 
     def _failed(self, execution: Execution, node_id: str, error: Exception) -> None:
-        self.errors += 1
         execution.error = str(error)
-        log.warning("flow %s, node %s: %s", self.flow_id, node_id, error)
+        self.failed(self._nodes[node_id].spec, error)
 
     def _route(self, source: str, outputs: list[tuple[int, Message]], execution: Execution, hops: int) -> None:
         wires = self._graph.wires.get(source, {})

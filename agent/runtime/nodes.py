@@ -1,7 +1,6 @@
 """The node types of the runtime. A new one is a class here and an entry in TYPES."""
 
 import asyncio
-import logging
 import operator
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
@@ -13,7 +12,6 @@ from agent.runtime.expressions import Expression, ExpressionError
 
 Message = dict[str, Any]
 Outputs = list[tuple[int, Message]]
-log = logging.getLogger("agent.flow")
 
 MIN_INTERVAL = 0.01
 MAX_DELAY = 7 * 24 * 3600.0
@@ -27,6 +25,9 @@ class Wiring(Protocol):
 
     def debug(self, node: NodeSpec, value: Any) -> None:
         """Show a value to whoever looks at the flow."""
+
+    def failed(self, node: NodeSpec, error: Exception) -> None:
+        """Say that a node could not do its work."""
 
 
 class Node:
@@ -115,7 +116,7 @@ class Inject(Node):
         try:
             self.wiring.inject(self.spec.id, self._message(self._count))
         except ExpressionError as error:
-            log.warning("inject %s: %s", self.spec.name, error)
+            self.wiring.failed(self.spec, error)
 
     async def _run(self) -> None:
         if self._once:
@@ -249,7 +250,7 @@ class Debug(Node):
     """Shows a message in the agent's log."""
 
     category, outputs = "output", 0
-    description = "Writes the message, or the part at `path`, to the agent's log."
+    description = "Writes the message, or the part at `path`, to the agent's log and to the cloud's."
 
     def configure(self, config: dict[str, Any]) -> None:
         self._path = str(config.get("path") or "payload")

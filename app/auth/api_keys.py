@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import delete, select
 
-from app import clock, db
+from app import clock, db, journal
 from app.auth.models import ApiKey
 from app.auth.roles import Role
 from app.errors import Forbidden, NotFound, ValidationFailed
@@ -43,11 +43,14 @@ def create(
     db.session.add(key)
     db.session.flush()
     db.session.refresh(key)
+    journal.note(org_id, "api_key.created", f"API key {name} created", key_id=key.id, role=str(role))
     return key, secret
 
 
 def remove(org_id: UUID, key_id: UUID) -> None:
     """Delete a key: it opens nothing from the next request on. Raises NotFound."""
-    statement = delete(ApiKey).where(ApiKey.org_id == org_id, ApiKey.id == key_id).returning(ApiKey.id)
-    if db.session.scalar(statement) is None:
+    statement = delete(ApiKey).where(ApiKey.org_id == org_id, ApiKey.id == key_id).returning(ApiKey.name)
+    name = db.session.scalar(statement)
+    if name is None:
         raise NotFound("API key")
+    journal.note(org_id, "api_key.deleted", f"API key {name} deleted", key_id=key_id)

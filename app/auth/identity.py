@@ -56,10 +56,18 @@ _SESSION = text(
     f"SELECT i.user_id, i.email, i.org_id, i.role, {_TELL_MEMBER} FROM identify_session(:session, :user, :org) i"
 )
 _API_KEY = text(f"SELECT i.id, i.org_id, i.role, i.name, i.stale, {_TELL} FROM identify_api_key(:hash) i")
-_USED = text(
-    "UPDATE api_keys SET last_used_at = now() "
-    "WHERE id = (SELECT id FROM api_keys WHERE id = :id FOR NO KEY UPDATE SKIP LOCKED)"
+# Its first use in an hour is for the logs.
+_USED = text("""
+WITH old AS (
+    SELECT id, last_used_at FROM api_keys WHERE id = :id FOR NO KEY UPDATE SKIP LOCKED
+), used AS (
+    UPDATE api_keys k SET last_used_at = now() FROM old WHERE k.id = old.id
+    RETURNING k.id, k.org_id, k.name, old.last_used_at AS before
 )
+INSERT INTO log_entries (org_id, level, source, kind, message, fields)
+SELECT org_id, 1, 'platform', 'api_key.used', 'API key ' || name || ' used', jsonb_build_object('key_id', id)
+FROM used WHERE before IS NULL OR before < date_trunc('hour', now())
+""")
 _DEVICE = text(
     f"SELECT i.device_id, i.org_id, i.name, i.disabled_at, {_TELL} FROM identify_devices(CAST(:hashes AS bytea[])) i"
 )

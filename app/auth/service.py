@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
-from app import clock, db, limits
+from app import clock, db, journal, limits
 from app.auth import passwords
 from app.auth.models import RefreshToken, Session, User
 from app.errors import Conflict, Unauthorized, ValidationFailed
@@ -45,6 +45,8 @@ def authenticate(email: str, password: str) -> User:
     right = passwords.matches(password, stored.password_hash if stored else None)
     if stored is None or not right:
         log.info("sign-in refused", known=stored is not None)
+        if stored is not None:
+            _note_failure(stored.id)
         raise Unauthorized("wrong e-mail address or password")
     user = _locked(stored.id)
     if user.password_hash != stored.password_hash:  # changed while we were checking
@@ -62,6 +64,7 @@ def open_session(user_id: UUID, org_id: UUID | None, *, user_agent: str | None, 
     db.session.flush()
     token = new_token("refresh")
     _store(session, token)
+    _note(session, "auth.signed_in", "signed in", ip=ip)
     return session, token
 
 
@@ -83,6 +86,7 @@ def refresh(presented: str) -> tuple[Session, str]:
     if late:
         _revoke(Session.id == session.id, "refresh token reused")
         log.warning("refresh token reused", session_id=str(session.id))
+        _note(session, "auth.refresh_reused", "a refresh token came twice: the session was ended", level="warning")
         raise RefreshTokenReused("this refresh token was used before; sign in again")
     successor = _successor(presented)
     if token.used_at is None:
@@ -95,6 +99,7 @@ def refresh(presented: str) -> tuple[Session, str]:
 def end_session(session_id: UUID) -> None:
     """Sign out: tokens of this session are worth nothing from the next request on."""
     _revoke(Session.id == session_id, "signed out")
+    _note(db.session.get_one(Session, session_id), "auth.signed_out", "signed out")
 
 
 def get_user(user_id: UUID) -> User:
@@ -122,6 +127,25 @@ def change_password(user_id: UUID, session_id: UUID, current_password: str, new_
     user.password_hash = passwords.hashed(new_password)
     _revoke((Session.user_id == user_id) & (Session.id != session_id), "password changed")
     db.session.flush()
+    _note(db.session.get_one(Session, session_id), "auth.password_changed", "password changed")
+
+
+def _note(session: Session, kind: str, words: str, *, level: str = "info", **fields: Any) -> None:
+    """Tell the session's own organization; the transaction acts for it from here on."""
+    if session.org_id is None:
+        return
+    db.act_for(session.org_id)
+    user = get_user(session.user_id)
+    about = {"user_id": user.id, "session_id": session.id, **fields}
+    journal.note(session.org_id, kind, f"{user.email}: {words}", level=level, **about)
+
+
+def _note_failure(user_id: UUID) -> None:
+    """Not by this request: a known user's would take longer than a stranger's, and tell them apart."""
+    about = {"user_id": user_id, "ip": limits.address()}
+    journal.later(
+        journal.Note(None, "auth.failed", "a sign-in with a wrong password", "warning", user_id=user_id, fields=about)
+    )
 
 
 def _has_address(email: str) -> ColumnElement[bool]:

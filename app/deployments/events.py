@@ -15,10 +15,12 @@ from sqlalchemy import BigInteger, ForeignKeyConstraint, Identity, Index, func, 
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app import db
+from app.api_schema import Schema
 from app.db import Base, Tenant
 from app.deployments import rollout
 from app.deployments.models import Deployment
 from app.errors import NotFound
+from app.streams import BATCH, Part, frame
 
 log = structlog.get_logger(__name__)
 
@@ -138,3 +140,20 @@ def note_late(answers: Sequence[Sequence[Any]]) -> None:
 
 
 _LOGGED = ("device_name", "state", "answer", "error_code")
+
+
+class Tail:
+    """The events of a deployment after ``after``, part by part, as a stream tells them, until it is over."""
+
+    def __init__(self, org_id: UUID, deployment_id: UUID, after: int, schema: Schema) -> None:
+        self._org_id, self._deployment_id, self._after, self._schema = org_id, deployment_id, after, schema
+
+    def __call__(self) -> Part:
+        """The next part. Raises NotFound."""
+        # In this order: what happened before the end is there once the end is.
+        over = finished(self._org_id, self._deployment_id)
+        found = since(self._org_id, self._deployment_id, self._after, BATCH)
+        self._after = found[-1].id if found else self._after
+        frames = "".join(frame(one.kind, self._schema.dump(one), id=one.id) for one in found)
+        more = len(found) == BATCH
+        return Part(frames, more=more, over=over and not more)

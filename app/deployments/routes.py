@@ -3,12 +3,13 @@
 from typing import Any
 from uuid import UUID
 
-from flask import Response, copy_current_request_context, jsonify, request
+from flask import Response, jsonify, request
 from flask.views import MethodView
 
+from app import api_streams
 from app.api import Blueprint, example_of
 from app.auth.roles import Role
-from app.deployments import events, listing, service, streams
+from app.deployments import events, listing, service
 from app.deployments.event_schemas import EVENT_STREAM, EventHeaders, EventPage, EventQuery, EventRead
 from app.deployments.listing_schemas import DryRunQuery, DryRunRead, ExecutionCursorPage, ExecutionListQuery
 from app.deployments.schemas import (
@@ -18,7 +19,7 @@ from app.deployments.schemas import (
     DeploymentStart,
     DeploymentSummaryRead,
 )
-from app.organizations.access import admit, authenticate, current, requires
+from app.organizations.access import current, requires
 from app.pagination import Page, page_of
 
 blp = Blueprint("deployments", __name__, description="Deployments: a published version of a flow, brought to a fleet.")
@@ -144,28 +145,15 @@ class Events(MethodView):
         over, or with an event `refused` when the caller may not read it any more. It goes on after `Last-Event-ID` (or
         `after`); 204 says that nothing more will come.
         """
-        if request.method == "HEAD" or not _wants_stream():
+        if request.method == "HEAD" or not api_streams.wanted():
             return events.page(current.org, deployment_id, **query)
         return _stream(deployment_id, headers.get("last_event_id", query["after"]))
-
-
-def _wants_stream() -> bool:
-    return request.accept_mimetypes.best_match(("application/json", "text/event-stream")) == "text/event-stream"
 
 
 def _stream(deployment_id: UUID, after: int) -> Response:
     over = events.finished(current.org, deployment_id)
     if over and after and not events.since(current.org, deployment_id, after, 1):
         return Response(status=204)  # browsers would come back for ever
-    leave = streams.enter(current.org)
-    still_allowed = copy_current_request_context(_still_allowed)
-    frames = streams.stream(current.org, deployment_id, after, schema=EventRead(), still_allowed=still_allowed)
-    answer = Response(frames, mimetype="text/event-stream", headers=streams.HEADERS)
-    answer.call_on_close(leave)
-    return answer
-
-
-def _still_allowed() -> UUID:
-    """The organization that the caller of a stream may read now. Raises Unauthorized or Forbidden."""
-    admit(authenticate(), Role.VIEWER)
-    return current.org
+    return api_streams.answer(
+        events.CHANNEL, deployment_id, events.Tail(current.org, deployment_id, after, EventRead())
+    )

@@ -8,7 +8,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import delete, func, or_, select, text, update
 
-from app import db
+from app import db, journal
 from app.devices import bounds
 from app.devices.models import Device, DeviceKey
 from app.errors import Unauthorized
@@ -37,9 +37,13 @@ def provision(provisioning_code: str, hardware_info: dict[str, Any], network_inf
     if device is None or device.disabled_at is not None or not _admits(device, print_of_caller):
         raise Unauthorized("the provisioning code is unknown, expired, or bound to other hardware")
     device.fingerprint = print_of_caller
+    again = " again" if device.provisioned_at else ""
     device.provisioned_at = func.now()
     device.hardware_info, device.network_info = hardware_info, network_info
-    return {"device_id": device.id, "api_key": _fresh_key(device.org_id, device.id)}
+    key = _fresh_key(device.org_id, device.id)
+    words = f"device {device.name} provisioned{again}"
+    journal.note(device.org_id, "device.provisioned", words, device_id=device.id)
+    return {"device_id": device.id, "api_key": key}
 
 
 def fingerprint(hardware: dict[str, Any], network: dict[str, Any]) -> bytes:

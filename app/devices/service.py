@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import ColumnElement, Row, Select, delete, false, func, or_, select, true
 
-from app import db
+from app import db, journal
 from app.devices import bounds, queries, shadow, status
 from app.devices.models import Connection, Device, DeviceKey, Shadow
 from app.errors import NotFound
@@ -48,6 +48,7 @@ def create(
     db.session.add(DeviceKey(org_id=org_id, device_id=device.id, key_hash=digest(key)))
     db.session.add(Shadow(org_id=org_id, device_id=device.id))
     db.session.flush()
+    journal.note(org_id, "device.created", f"device {name} created", device_id=device.id)
     row = queries.one(queries.described(org_id, Device.provisioning_expires_at), device.id)
     return {**row._mapping, "api_key": key, "provisioning_code": code}
 
@@ -109,6 +110,7 @@ def remove(org_id: UUID, device_id: UUID) -> None:
     """Delete a device with its keys: its tunnel closes, and running deployments go on without it. Raises NotFound."""
     device = get(org_id, device_id, lock=True)
     _close_tunnel(device, "device deleted")
+    journal.note(org_id, "device.deleted", f"device {device.name} deleted", device_id=device_id)
     db.session.execute(delete(Device).where(Device.org_id == org_id, Device.id == device_id))
     enqueue("rollouts.device_removed", org_id, device_id)
 
@@ -158,8 +160,10 @@ def _set_disabled(device: Device, disabled: bool) -> None:
     if disabled and device.disabled_at is None:
         device.disabled_at = db.session.scalar(select(func.now()))
         _close_tunnel(device, "device disabled")
-    elif not disabled:
+        journal.note(device.org_id, "device.disabled", f"device {device.name} disabled", device_id=device.id)
+    elif not disabled and device.disabled_at is not None:
         device.disabled_at = None
+        journal.note(device.org_id, "device.enabled", f"device {device.name} enabled", device_id=device.id)
 
 
 def _close_tunnel(device: Device, reason: str) -> None:

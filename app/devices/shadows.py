@@ -5,12 +5,14 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from app import clock, db
+from app import clock, db, journal
 from app.devices import bounds, shadow
 from app.devices.models import Shadow
 from app.devices.shadow import Document
 from app.errors import NotFound, VersionConflict
 from app.jobs import enqueue
+
+ERROR_CHARACTERS = 500
 
 
 def document(org_id: UUID, device_id: UUID) -> dict[str, Any]:
@@ -38,10 +40,12 @@ def update(
     row = _row(org_id, device_id, lock=True)
     if version is not None and version != row.version:
         raise VersionConflict("the shadow has changed meanwhile", current_version=row.version)
-    before, moment = row.desired, clock.now()
+    before, fault, moment = row.desired, row.reported.get("error"), clock.now()
     for name, patch in (("desired", desired), ("reported", reported)):
         if patch is not None:
             _write(row, name, patch, clock.rfc3339(moment), only_clear=by_device and name == "desired")
+    if row.reported.get("error") and row.reported["error"] != fault:
+        _note_error(row)
     row.version += 1
     row.updated_at = moment
     db.session.flush()
@@ -56,6 +60,14 @@ def _write(row: Shadow, name: str, patch: Document, moment: str, *, only_clear: 
     bounds.check(name, merged)
     setattr(row, name, merged)
     setattr(row, f"{name}_times", shadow.stamp(getattr(row, f"{name}_times"), patch, merged, moment))
+
+
+def _note_error(row: Shadow) -> None:
+    """What the device reports as its error is its own text: short, and no more than that."""
+    words = str(row.reported["error"])[:ERROR_CHARACTERS]
+    journal.note(
+        row.org_id, "shadow.error", f"the device reports an error: {words}", level="error", device_id=row.device_id
+    )
 
 
 def _row(org_id: UUID, device_id: UUID, *, lock: bool = False) -> Shadow:

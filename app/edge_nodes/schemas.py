@@ -45,6 +45,10 @@ class NodeSettings(Schema):
     )
     local_url = fields.Url(schemes={"http", "https"}, require_tld=False, metadata={"example": "http://127.0.0.1:1880"})
     log_level = Text(validate=validate.OneOf(["debug", "info", "warning", "error"]), metadata={"example": "info"})
+    telemetry_interval = fields.Integer(
+        validate=validate.Range(0, 3600),
+        metadata={"description": "seconds between batches of metrics and logs; 0: none", "example": 10},
+    )
     reconnect_max_seconds = fields.Integer(validate=validate.Range(5, 3600), metadata={"example": 300})
 
 

@@ -1,23 +1,53 @@
 """Queries over metric points, and the series they answer."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
 from app.api_schema import Query, Schema, Text, Time
+from app.metrics.grid import MAX_STEP
+from app.metrics.queries import AGGREGATES
 
-AGGREGATES = ("avg", "min", "max", "sum", "count", "last")
+MAX_NAMES = 20
+_bounds = validate.Range(datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
+CSV = {
+    200: {
+        "content": {
+            "text/csv": {
+                "schema": {"type": "string"},
+                "example": "time,name,device,value\r\n"
+                "2026-11-22T21:51:00Z,cpu.usage_percent,3f2b8c1e-5d0a-4b7e-9c55-0e6f3a1d2b4c,12.5\r\n",
+            }
+        }
+    }
+}
+
+
+class Names(fields.List):
+    """Metric names: repeated, or separated by commas; each once."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(Text(metadata={"example": "cpu.usage_percent"}), **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
+        given: list[Any] = super()._deserialize(value, attr, data, **kwargs)
+        names = list(dict.fromkeys(name for one in given for name in one.split(",")))
+        if len(names) > MAX_NAMES or not all(1 <= len(name) <= 200 for name in names):
+            raise ValidationError(f"At most {MAX_NAMES} names of 1 to 200 characters.")
+        return names
 
 
 class MetricQuery(Query):
-    name = Text(
-        validate=validate.Length(1, 200),
-        metadata={"description": "dotted path; none: a summary", "example": "cpu.usage_percent"},
+    name = Names(
+        load_default=(),
+        metadata={"description": "dotted paths, repeated or separated by commas; none: a summary"},
     )
-    from_ = Time(data_key="from", metadata={"description": "default: an hour before `to`"})
-    to = Time(metadata={"description": "default: now"})
+    from_ = Time(data_key="from", validate=_bounds, metadata={"description": "default: an hour before `to`"})
+    to = Time(validate=_bounds, metadata={"description": "default: now"})
     step = fields.Integer(
-        validate=validate.Range(1, 86_400), metadata={"description": "seconds between points", "example": 60}
+        validate=validate.Range(1, MAX_STEP),
+        metadata={"description": "seconds between points; default: at most some 300 points", "example": 60},
     )
     agg = fields.String(load_default="avg", validate=validate.OneOf(AGGREGATES), metadata={"example": "avg"})
 
@@ -33,6 +63,13 @@ class OrganizationMetricQuery(MetricQuery):
     )
 
 
+class Points(fields.List):
+    """Points that are JSON already; there may be hundreds of thousands."""
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
+        return value
+
+
 class SeriesRead(Schema):
     name = fields.String(metadata={"example": "cpu.usage_percent"})
     labels = fields.Dict(
@@ -40,9 +77,9 @@ class SeriesRead(Schema):
         values=fields.String(),
         metadata={"example": {"device": "3f2b8c1e-5d0a-4b7e-9c55-0e6f3a1d2b4c"}},
     )
-    points = fields.List(
+    points = Points(
         fields.List(fields.Raw()),
-        metadata={"description": "[time, value] each", "example": [["2026-11-22T21:51:00Z", 12.5]]},
+        metadata={"description": "[time, value] each, null in a gap", "example": [["2026-11-22T21:51:00Z", 12.5]]},
     )
 
 

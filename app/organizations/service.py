@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import ColumnElement, Row, Select, column, delete, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from app import clock, db
+from app import clock, db, journal
 from app.auth.models import User
 from app.auth.roles import Role
 from app.errors import Conflict, Forbidden, NotFound
@@ -92,9 +92,13 @@ def change_role(org_id: UUID, own: Role, user_id: UUID, role: Role) -> Row[Any]:
     _demand_reach(own, role)
     if role != Role.OWNER:
         _demand_another_owner(member)
-    member.role = str(role)
+    before, member.role = member.role, str(role)
     db.session.flush()
-    return db.session.execute(_members(org_id).where(User.id == user_id)).one()
+    changed = db.session.execute(_members(org_id).where(User.id == user_id)).one()
+    if before != member.role:
+        words = f"{changed.email} is {role} now"
+        journal.note(org_id, "member.role_changed", words, user_id=user_id, role=str(role), previous_role=before)
+    return changed
 
 
 def remove_member(org_id: UUID, own: Role, user_id: UUID, *, leaves: bool) -> None:
@@ -105,6 +109,8 @@ def remove_member(org_id: UUID, own: Role, user_id: UUID, *, leaves: bool) -> No
     if not leaves:
         _demand_reach(own, Role(member.role))
     _demand_another_owner(member)
+    email = db.session.scalar(select(User.email).where(User.id == user_id))
+    journal.note(org_id, "member.removed", f"{email} {'has left' if leaves else 'was removed'}", user_id=user_id)
     db.session.delete(member)
     db.session.flush()
 
@@ -137,6 +143,7 @@ def invite(org_id: UUID, own: Role, invited_by: UUID | None, *, email: str, role
     statement = statement.on_conflict_do_update(
         index_elements=still_open, index_where=Invitation.accepted_at.is_(None), set_={**offer, "id": uuid4()}
     )
+    journal.note(org_id, "member.invited", f"{email} was invited", role=str(role))
     return db.session.scalars(statement.returning(Invitation)).one(), token
 
 
@@ -165,6 +172,7 @@ def accept(user_id: UUID, email: str, token: str) -> UUID:
     _join(org_id, user_id, invitation.role)
     invitation.accepted_at = clock.now()
     db.session.flush()
+    journal.note(org_id, "member.joined", f"{email} has joined", user_id=user_id, role=invitation.role)
     return org_id
 
 

@@ -7,8 +7,8 @@ import time
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from app.batch import Batcher
 from app.tunnel import queries
-from app.tunnel.batch import Batcher
 from app.tunnel.protocol import Close, Connect
 from app.tunnel.queries import Admitted, Denied
 

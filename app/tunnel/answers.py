@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from app import jobs
-from app.tunnel.batch import Batcher
+from app.batch import Batcher
 from app.tunnel.connection import Deliver
 from app.tunnel.protocol import Answer
 

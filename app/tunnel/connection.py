@@ -11,6 +11,7 @@ from uuid import UUID
 import structlog
 
 from app.tunnel import protocol
+from app.tunnel.polling import Poll
 from app.tunnel.protocol import CHANGING, Answer, Connect, Frame
 from app.tunnel.socket import Closed, TunnelSocket
 
@@ -48,6 +49,14 @@ class Pending:
                 log.exception("answer not delivered", command_id=self.id, action=self.action)
 
 
+@dataclass
+class Unstored:
+    """What a device has sent of telemetry that is not stored yet."""
+
+    frames: int = 0
+    bytes: int = 0
+
+
 class Connection:
     """A connected device. All that touches ``pending`` holds the lock; answers are delivered outside it."""
 
@@ -61,6 +70,9 @@ class Connection:
         """Held by the v1 adapter while it sends several commands that belong together."""
         self.adapting: set[str] = set()
         self.strange = 0
+        self.unstored = Unstored()
+        self.poll: Poll | None = None
+        """Set for a device that sends no telemetry of its own."""
         self._lock = threading.Lock()
         self._pending: dict[str, Pending] = {}
         self._waiting: deque[Pending] = deque()

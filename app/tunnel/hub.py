@@ -11,12 +11,12 @@ import structlog
 from prometheus_client import Counter, Gauge
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import jobs
+from app import jobs, journal
+from app.batch import Batcher
 from app.processes import Heartbeat
 from app.tunnel import protocol, queries, v1
 from app.tunnel.admission import AWAY, Admission
 from app.tunnel.answers import Answers, Origin
-from app.tunnel.batch import Batcher
 from app.tunnel.calls import Calls
 from app.tunnel.connection import Connection, Deliver
 from app.tunnel.link import Link, Message
@@ -227,6 +227,8 @@ class Hub:
         socket = connection.socket
         if connection.in_flight:
             connection.expire(moment)
+        if connection.poll:
+            connection.poll.tick(moment)
         if moment - socket.heard_at > settings().offline_after:
             socket.abort("silent")
         elif socket.closing_at is not None and moment - socket.closing_at > CLOSE_SECONDS:
@@ -267,7 +269,7 @@ class Hub:
 
 
 def _observe(connection: Connection, command: Message, answer: Answer, seconds: float) -> None:
-    outcome = answer.code or "ok"
+    outcome = (answer.code or "ok")[:100]
     # Devices choose their own codes; as a label each would be a series of its own for ever.
     _counter(command["action"], outcome if outcome in OUR_CODES or answer.ok else "DEVICE_ERROR").inc()
     log.info(
@@ -279,6 +281,15 @@ def _observe(connection: Connection, command: Message, answer: Answer, seconds: 
         command_id=command["id"],
         request_id=command["rid"],
     )
+    if command["t"] == "command":  # those of many devices are a rollout's, whose executions tell it
+        journal.later(_told(connection, command, outcome, round(seconds * 1000)))
+
+
+def _told(connection: Connection, command: Message, outcome: str, ms: int) -> journal.Note:
+    action = command["action"]
+    about = {"action": action, "outcome": outcome, "ms": ms, "command_id": command["id"], "request_id": command["rid"]}
+    words, level = (f"{action} done", "info") if outcome == "ok" else (f"{action} failed: {outcome}", "warning")
+    return journal.Note(connection.org_id, "command", words, level, connection.device_id, about)
 
 
 @cache

@@ -1,5 +1,6 @@
 """The tunnel's frames, pure: what the released agent (v1) and ours (v2) send and understand."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -10,7 +11,7 @@ from app.clock import now, rfc3339
 
 Frame = dict[str, Any]
 
-CAPABILITIES = frozenset({"deploy_flow", "configure", "get_node_types", "dedup"})
+CAPABILITIES = frozenset({"deploy_flow", "configure", "get_node_types", "dedup", "telemetry"})
 """What this release can use of a v2 agent; the rest of what an agent offers is not accepted."""
 
 CHANGING = frozenset(
@@ -107,6 +108,18 @@ def parse(raw: str | bytes) -> Frame:
     return frame
 
 
+_TELEMETRY = re.compile(r'\s*\{\s*"type"\s*:\s*"telemetry"\s*,\s*"id"\s*:\s*"([A-Za-z0-9_.:-]{1,64})"\s*[,}]')
+
+
+def telemetry_id(raw: str) -> str | None:
+    """The batch id of a telemetry frame that begins with its type and id; None of any other frame.
+
+    The rest is not looked at: such frames are large, and whoever stores them parses them.
+    """
+    found = _TELEMETRY.match(raw)
+    return found[1] if found else None
+
+
 def parse_connect(raw: str | bytes) -> Connect:
     """The first frame. Raises ProtocolError when it is another one or malformed."""
     frame = parse(raw)
@@ -199,6 +212,11 @@ def response(command_id: str, answer: Answer) -> Frame:
 
 def shadow(version: int, desired: dict[str, Any], delta: dict[str, Any]) -> Frame:
     return _stamped("shadow", version=version, desired=desired, delta=delta)
+
+
+def ack(batch_id: str) -> Frame:
+    """The telemetry frame with that id is stored safely."""
+    return _stamped("ack", id=batch_id)
 
 
 def bye(reconnect_after_ms: int) -> Frame:

@@ -84,6 +84,13 @@ WITH given AS (
     WHERE d.org_id = k.org_id AND d.id = k.device_id AND k.disabled_at IS NULL
       AND (d.agent_version, d.protocol, d.capabilities)
           IS DISTINCT FROM (k.agent_version, k.protocol, string_to_array(k.capabilities, ' '))
+), noted AS (
+    INSERT INTO log_entries (org_id, device_id, level, source, kind, message, fields)
+    SELECT k.org_id, device_id, 1, 'platform', 'device.connected',
+        CASE WHEN o.gateway IS NULL THEN 'connected' ELSE 'connected, in place of an older connection' END,
+        jsonb_build_object('epoch', n.epoch, 'protocol', k.protocol, 'agent_version', k.agent_version,
+                           'address', NULLIF(k.remote_addr, ''), 'replaced', o.gateway IS NOT NULL)
+    FROM new n JOIN known k USING (device_id) LEFT JOIN old o USING (device_id)
 )
 SELECT known.device_id, known.org_id, known.disabled_at, new.epoch, old.gateway AS replaced,
     coalesce(s.version, 0) AS shadow_version,
@@ -124,16 +131,29 @@ def _admitted(row: Any) -> Admitted | Denied:
     return Admitted(row.org_id, row.device_id, row.epoch, row.shadow_version, row.replaced, row.has_work)
 
 
+# One that had been given up and lives after all is connected again.
 _HEARD = text("""
-UPDATE connections c SET
-    last_seen_at = now() - make_interval(secs => h.silent), in_flight = h.in_flight, bytes_in = h.bytes_in,
-    bytes_out = h.bytes_out, rtt_ms = h.rtt_ms, disconnected_at = NULL, disconnect_reason = NULL
-FROM unnest(CAST(:devices AS uuid[]), CAST(:epochs AS bigint[]), CAST(:silent AS float8[]), CAST(:in_flight AS int[]),
-            CAST(:bytes_in AS bigint[]), CAST(:bytes_out AS bigint[]), CAST(:rtt_ms AS float8[]))
-    AS h (device_id, epoch, silent, in_flight, bytes_in, bytes_out, rtt_ms)
-JOIN devices d ON d.id = h.device_id AND d.disabled_at IS NULL
-WHERE c.device_id = h.device_id AND c.epoch = h.epoch
-RETURNING c.device_id
+WITH told AS (
+    SELECT * FROM unnest(CAST(:devices AS uuid[]), CAST(:epochs AS bigint[]), CAST(:silent AS float8[]),
+                         CAST(:in_flight AS int[]), CAST(:bytes_in AS bigint[]), CAST(:bytes_out AS bigint[]),
+                         CAST(:rtt_ms AS float8[]))
+        AS h (device_id, epoch, silent, in_flight, bytes_in, bytes_out, rtt_ms)
+), back AS (
+    SELECT c.device_id FROM connections c JOIN told USING (device_id, epoch) WHERE c.disconnected_at IS NOT NULL
+), kept AS (
+    UPDATE connections c SET
+        last_seen_at = now() - make_interval(secs => h.silent), in_flight = h.in_flight, bytes_in = h.bytes_in,
+        bytes_out = h.bytes_out, rtt_ms = h.rtt_ms, disconnected_at = NULL, disconnect_reason = NULL
+    FROM told h JOIN devices d ON d.id = h.device_id AND d.disabled_at IS NULL
+    WHERE c.device_id = h.device_id AND c.epoch = h.epoch
+    RETURNING c.org_id, c.device_id, c.epoch
+), noted AS (
+    INSERT INTO log_entries (org_id, device_id, level, source, kind, message, fields)
+    SELECT org_id, device_id, 1, 'platform', 'device.connected', 'connected after all',
+        jsonb_build_object('epoch', epoch)
+    FROM kept JOIN back USING (device_id)
+)
+SELECT device_id FROM kept
 """)
 
 
@@ -152,12 +172,24 @@ def heard(connections: list[Heard]) -> set[UUID]:
         return set(session.scalars(_HEARD, values))
 
 
-_GONE = text("""
-UPDATE connections c SET disconnected_at = now(), disconnect_reason = g.reason, in_flight = 0
-FROM unnest(CAST(:devices AS uuid[]), CAST(:epochs AS bigint[]), CAST(:reasons AS text[]))
-    AS g (device_id, epoch, reason)
-WHERE c.device_id = g.device_id AND c.epoch = g.epoch AND c.disconnected_at IS NULL
-""")
+LOG_DISCONNECTED = """
+INSERT INTO log_entries (org_id, device_id, level, source, kind, message, fields)
+SELECT org_id, device_id, CASE WHEN disconnect_reason IN ('silent', 'gateway lost') THEN 2 ELSE 1 END,
+    'platform', 'device.disconnected', 'disconnected: ' || disconnect_reason,
+    jsonb_build_object('reason', disconnect_reason, 'epoch', epoch)
+FROM ended
+"""
+"""``ended``: the connections that the same statement has closed."""
+
+_GONE = text(f"""
+WITH ended AS (
+    UPDATE connections c SET disconnected_at = now(), disconnect_reason = g.reason, in_flight = 0
+    FROM unnest(CAST(:devices AS uuid[]), CAST(:epochs AS bigint[]), CAST(:reasons AS text[]))
+        AS g (device_id, epoch, reason)
+    WHERE c.device_id = g.device_id AND c.epoch = g.epoch AND c.disconnected_at IS NULL
+    RETURNING c.org_id, c.device_id, c.epoch, c.disconnect_reason
+)
+{LOG_DISCONNECTED}""")
 
 
 def gone(connections: list[Departure]) -> None:

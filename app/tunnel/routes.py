@@ -60,6 +60,7 @@ def _serve(socket: TunnelSocket, gateway: Hub, address: str | None) -> None:
     except Refused as refused:
         return _refuse(socket, refused.code, refused.error_code, str(refused))
     connection = Connection(socket, connect, admitted.org_id, admitted.epoch)
+    inbound.prepare(connection)
     socket.max_message_bytes = FRAME_BYTES
     socket.post(
         protocol.encode(

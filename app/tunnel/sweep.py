@@ -9,6 +9,7 @@ from sqlalchemy import CursorResult, text
 
 from app import db
 from app.processes import DEAD_AFTER_SECONDS
+from app.tunnel.queries import LOG_DISCONNECTED
 from config.settings import settings
 
 # Looked up first, so that the update below has conditions on the connection's row only and checks them anew after
@@ -25,12 +26,15 @@ _LOST_GATEWAYS = text(
 )
 
 # Rows that are locked are being written by a gateway that lives: the next sweep looks at them again.
-_CLOSE = """
-    UPDATE connections SET disconnected_at = now(), disconnect_reason = :reason, in_flight = 0
-    WHERE device_id IN (
-        SELECT device_id FROM connections WHERE disconnected_at IS NULL AND {condition} FOR UPDATE SKIP LOCKED
+_CLOSE = f"""
+    WITH ended AS (
+        UPDATE connections SET disconnected_at = now(), disconnect_reason = :reason, in_flight = 0
+        WHERE device_id IN (
+            SELECT device_id FROM connections WHERE disconnected_at IS NULL AND {{condition}} FOR UPDATE SKIP LOCKED
+        )
+        RETURNING org_id, device_id, epoch, disconnect_reason
     )
-"""
+    {LOG_DISCONNECTED}"""
 _CLOSE_LOST = text(_CLOSE.format(condition="gateway = ANY (:gateways)"))
 _CLOSE_SILENT = text(_CLOSE.format(condition="last_seen_at < now() - make_interval(secs => :silent_after)"))
 

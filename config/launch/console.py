@@ -17,7 +17,9 @@ _COLOURS = {
     "postgres": "blue",
     "valkey": "red",
     "migrate": "yellow",
+    "mail": "bright_yellow",
     "fleet": "bright_black",
+    "webhook": "bright_magenta",
     "edgeflow": "bold white",
 }
 _WIDTH = max(map(len, _COLOURS))

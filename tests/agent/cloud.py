@@ -78,7 +78,11 @@ class Link:
 
 @dataclass
 class Cloud:
-    """`async with Cloud() as cloud`; knows devices by key, codes by hardware, and one shadow per device."""
+    """`async with Cloud() as cloud`; knows devices by key, codes by hardware, and one shadow per device.
+
+    Telemetry is taken if `hello` accepts it: `stored` has each batch once, by id, as it came first; `acks` says whether
+    it is acknowledged, and `arrivals` lists the ids of all that came, over whatever connection.
+    """
 
     keys: dict[str, str] = field(default_factory=dict)
     codes: dict[str, str] = field(default_factory=dict)
@@ -89,6 +93,9 @@ class Cloud:
     shadows: dict[str, Json] = field(default_factory=dict)
     rest_calls: list[tuple[str, str, Any]] = field(default_factory=list)
     dials: int = 0
+    acks: bool = True
+    stored: dict[str, Json] = field(default_factory=dict)
+    arrivals: list[str] = field(default_factory=list)
 
     async def __aenter__(self) -> "Cloud":
         self.links: dict[str, Link] = {}
@@ -122,6 +129,20 @@ class Cloud:
         empty = {"device_id": device_id, "version": 1, "desired": {}, "reported": {}, "delta": {}}
         empty |= {"metadata": {"desired": {}, "reported": {}}, "sync_state": "unknown", "updated_at": now()}
         return self.shadows.setdefault(device_id, empty)
+
+    def accept_telemetry(self) -> "Cloud":
+        self.hello["capabilities"] = ["dedup", "telemetry"]
+        return self
+
+    @property
+    def points(self) -> list[list[Any]]:
+        """Every point that is stored."""
+        return [point for batch in self.stored.values() for point in batch["metrics"]]
+
+    @property
+    def lines(self) -> list[list[Any]]:
+        """Every log line that is stored."""
+        return [line for batch in self.stored.values() for line in batch["logs"]]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -206,6 +227,11 @@ class Cloud:
     async def _frame(self, link: Link, frame: Json) -> None:
         if frame["type"] == "ping":
             link.send({"type": "pong", "timestamp": now()})
+        if frame["type"] == "telemetry":
+            self.arrivals.append(frame["id"])
+            self.stored.setdefault(frame["id"], frame)
+            if self.acks:
+                link.send({"type": "ack", "id": frame["id"], "timestamp": now()})
         if frame["type"] != "connect" or self.silent:
             return
         if self.refuse or self.keys.get(frame["api_key"]) != frame["device_id"]:

@@ -22,7 +22,7 @@ def test_every_frame_carries_a_time_with_a_zone():
 def test_connect_offers_protocol_2_and_only_what_is_implemented():
     frame = json.loads(protocol.connect("d", "device_k"))
     assert (frame["protocol"], frame["device_id"], frame["api_key"]) == (2, "d", "device_k")
-    assert set(frame["capabilities"]) == {"deploy_flow", "configure", "get_node_types", "dedup"}
+    assert set(frame["capabilities"]) == {"deploy_flow", "configure", "get_node_types", "dedup", "telemetry"}
     assert len(protocol.connect("d" * 36, "device_" + "k" * 64)) < 4096
 
 

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from agent.metrics import flatten, system_metrics
 from agent.protocol import now
 from tests.agent.cloud import Cloud
 from tests.agent.support import until
@@ -57,6 +58,13 @@ def test_its_commands_answer_as_v1_does():
         assert (await link.ask("start_flow", {"flow_id": "f"}))["data"] == {"flow_id": "f", "status": "started"}
         assert "already running" in (await link.ask("start_flow", {"flow_id": "f"}))["error"]
         assert (await link.ask("stop_flow", {"flow_id": "f"}))["data"]["status"] == "stopped"
+        metrics = (await link.ask("get_system_metrics"))["data"]
+        assert dict(flatten(metrics)).keys() == dict(flatten(await asyncio.to_thread(system_metrics))).keys() | {
+            "temperature"
+        }
+        twin.metrics_error = "failed to read /proc/stat"
+        answer = await link.ask("get_system_metrics")
+        assert (answer["status"], answer["error"]) == ("error", "failed to read /proc/stat")
         answer = await link.ask("create_flow", {"flow": {}})
         assert (answer["error"], "code" in answer) == ("create flow not yet implemented", False)
         assert (await link.ask("deploy_flow"))["error"] == "unknown command action: deploy_flow"

@@ -43,3 +43,17 @@ def test_tunnels() -> None:
     found = figures("tunnels", idle=20, storm=20, settle=0.4, durable=False)
     assert found["tunnels.kb_per_tunnel"]["target"] == "<= 70"
     assert found["tunnels.reconnect_20_seconds"]["value"] > 0
+
+
+def test_ingest() -> None:
+    found = figures("ingest", connections=5, points=100, seconds=0.5, wide=0.5, bare=1_000, durable=False)
+    assert found["ingest.points_per_second"]["target"] == ">= 40000"
+    assert found["ingest.points_per_second"]["value"] > 100
+    assert found["ingest.wide.points_per_second"]["value"] > 100
+    assert found["ingest.ratio_to_bare_copy"]["value"] > 0
+
+
+def test_alerts() -> None:
+    found = figures("alerts", devices=40, rules=40, ticks=2, durable=False)
+    assert found["alerts: begun in it"]["value"] > 0
+    assert found["alerts: tick of 40 rules over 40 devices, median"]["target"] == "<= 3"

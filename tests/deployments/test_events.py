@@ -10,9 +10,9 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from app import db, retention
-from app.deployments import streams
-from app.deployments.watch import watcher
+from app import db, retention, streams
+from app.deployments import events
+from app.watch import watcher
 from config.settings import settings
 from tests import make
 from tests.deployments.fleet import Fleet
@@ -57,8 +57,9 @@ def rollouts() -> Any:
 
 @pytest.fixture(autouse=True)
 def _no_stream_is_left() -> Iterator[None]:
+    before = dict(streams._open)
     yield
-    assert not streams._open
+    assert dict(streams._open) == before
 
 
 def test_each_change_is_an_event_in_order(api: Any, org: UUID) -> None:
@@ -291,7 +292,7 @@ def test_streams_of_an_organization_are_bounded(app: Any, api: Any, org: UUID, m
 def test_a_lost_listener_is_made_again(api: Any, org: UUID) -> None:
     fleet = Fleet(api, org, 1)
     made = fleet.deploy()
-    with watcher.waiting(UUID(made["id"])) as wake:
+    with watcher.waiting(events.CHANNEL, UUID(made["id"])) as wake:
         time.sleep(1)
         with psycopg.connect(settings().database_url, autocommit=True) as connection:
             connection.execute(

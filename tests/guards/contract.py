@@ -88,9 +88,15 @@ GET /flows/{id}/versions
 GET /flows/{id}/versions/{id}
 GET /deployments/{id}/executions
 GET /deployments/{id}/events
+GET /logs/stream
 GET /devices/{id}/deployments
 POST /deployments/{id}/cancel
 POST /deployments/{id}/approve
+GET /alerts/{id}/notifications
+POST /alerts/{id}/notifications/{id}/replay
+GET /alerts/{id}/events
+GET /alerts/{id}/instances
+POST /alerts/preview
 """
 
 # No credentials are asked of these: sign-in itself, a code or signature in the body, and what holds no data.

@@ -17,6 +17,8 @@ FIELDS = {
     "device_ids": "device_id",
     "flow_id": "flow_id",
     "deployment_id": "deployment_id",
+    "alert_id": "rule_id",
+    "notification_id": "notification_id",
     "user_id": "user_id",
     "key_id": "key_id",
     "invitation_id": "invitation_id",

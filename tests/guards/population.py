@@ -5,14 +5,21 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID, uuid4
 
+from sqlalchemy import insert
+
 from app import db
+from app.alerts.models import Alert, AlertEvent, AlertRule, Notification, NotificationAttempt
 from app.auth.models import ApiKey, User
 from app.clock import now
 from app.deployments.models import Deployment, Execution, Installation, Stage
 from app.devices.models import Connection, Device, DeviceKey, Shadow
 from app.flows.models import Flow, FlowVersion
 from app.idempotency import IdempotencyKey
+from app.logs.models import LogEntry
+from app.metrics import models as metrics
+from app.metrics.models import MetricUsage, Series
 from app.organizations.models import Invitation, Membership, Organization
+from app.telemetry.models import TelemetryCursor, TelemetryInbox
 from app.tokens import digest, new_token
 
 DEFINITION = {"nodes": [{"id": "n1", "type": "inject"}], "connections": []}
@@ -32,17 +39,20 @@ class Population:
     device_id: UUID
     flow_id: UUID
     deployment_id: UUID
+    rule_id: UUID
+    notification_id: UUID
 
 
 def populate(name: str) -> Population:
     """A new organization and one row (or more) in each of its tables."""
     made = Population(
-        uuid4(), new_token("edgeflow"), new_token("edgeflow"), new_token("device"), *(uuid4() for _ in range(6))
+        uuid4(), new_token("edgeflow"), new_token("edgeflow"), new_token("device"), *(uuid4() for _ in range(8))
     )
     with db.transaction(made.org_id) as session:
-        for batch in _people(made, name), _devices(made), _flows(made), _deployments(made):
+        for batch in _people(made, name), _devices(made), _flows(made), _deployments(made), _seen(made), _alerts(made):
             session.add_all(batch)
             session.flush()
+        _points(made)
     return made
 
 
@@ -97,4 +107,49 @@ def _deployments(made: Population) -> list[object]:
             org_id=org, deployment_id=deployment, device_id=device, device_name="pump", state="succeeded", version=1
         ),
         Installation(org_id=org, device_id=device, flow_id=made.flow_id, version=1, deployment_id=deployment),
+    ]
+
+
+def _seen(made: Population) -> list[object]:
+    org, device = made.org_id, made.device_id
+    return [
+        TelemetryInbox(org_id=org, device_id=device, body=b"{}"),
+        TelemetryCursor(org_id=org, device_id=device, recent=["1"]),
+        MetricUsage(org_id=org, day=now().date(), points=1),
+        LogEntry(org_id=org, device_id=device, level=1, source="device", message="valve stuck"),
+    ]
+
+
+def _points(made: Population) -> None:
+    series = Series(org_id=made.org_id, device_id=made.device_id, name="temperature", last_at=now(), last_value=20.0)
+    db.session.add(series)
+    db.session.flush()
+    place = {"org_id": made.org_id, "series_id": series.id, "time": now()}
+    db.session.execute(insert(metrics.points).values(**place, value=20.0))
+    aggregates = {"count": 1, "sum": 20.0, "min": 20.0, "max": 20.0, "last": 20.0, "last_at": now()}
+    for rollup in (metrics.minutes, metrics.fives, metrics.hours):
+        db.session.execute(insert(rollup).values(**place, **aggregates))
+
+
+def _alerts(made: Population) -> list[object]:
+    org, rule, notification = made.org_id, made.rule_id, made.notification_id
+    about = {"org_id": org, "rule_id": rule}
+    db.session.add(
+        AlertRule(
+            id=rule, org_id=org, name="hot", type="metric", metric="temperature", condition="gt", threshold=80.0,
+            target={"all": True}, enabled=False,
+        )
+    )  # fmt: skip
+    db.session.flush()
+    db.session.add(
+        Notification(
+            id=notification, **about, dedup_key="1", kind="firing", channel={}, payload={}, state="delivered",
+            next_attempt_at=None,
+        )
+    )  # fmt: skip
+    db.session.flush()
+    return [
+        Alert(**about, subject=str(made.device_id), device_id=made.device_id, state="resolved", since=now()),
+        AlertEvent(**about, kind="resolved"),
+        NotificationAttempt(org_id=org, notification_id=notification, attempt=1, status_code=200, ms=5),
     ]

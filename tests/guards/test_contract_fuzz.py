@@ -190,3 +190,5 @@ def send(
         demand_one_shape(answer.status_code, answer.json if answer.status_code >= 400 else {})
     except AssertionError as error:
         raise AssertionError(f"{operation}: {error}") from None
+    finally:
+        answer.close()  # a stream would wait for its next event

@@ -75,7 +75,10 @@ def test_the_roles_own_nothing_and_bypass_nothing() -> None:
         ("edgeflow_app", False, False, False, False),
         ("edgeflow_system", False, False, False, False),
     ]
-    owned = "SELECT relname FROM pg_class JOIN pg_roles r ON r.oid = relowner WHERE rolname LIKE 'edgeflow\\_%'"
+    owned = (
+        "SELECT relname FROM pg_class JOIN pg_roles r ON r.oid = relowner "
+        "WHERE rolname LIKE 'edgeflow\\_%' AND relpersistence <> 't'"  # but for temporary tables of sessions
+    )
     assert rows(owned) == []
 
 

@@ -63,7 +63,12 @@ def credentials(request: Any, app: Any, mine: Population) -> Headers:
 
 
 def send(app: Any, request: Request, headers: dict[str, str]) -> Any:
-    return app.test_client().open(request.url, method=request.method, json=request.body, headers=headers)
+    answer = app.test_client().open(request.url, method=request.method, json=request.body, headers=headers)
+    if answer.mimetype == "text/event-stream":
+        beginning = next(iter(answer.response))  # there is no end
+        answer.close()
+        answer.set_data(beginning)
+    return answer
 
 
 def state(who: Population) -> dict[str, str]:

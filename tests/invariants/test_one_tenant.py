@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from app import db, jobs
+from scheduler.schedule import SCHEDULE
 from tests import make
 from tests.guards import population
 from tests.guards.population import Population
@@ -114,7 +115,7 @@ def test_a_garbled_message_fails_before_it_touches_a_row(two: tuple[Population, 
 
 
 def test_every_job_about_a_tenant_names_it_first() -> None:
-    sweeps = {"rollouts.reconcile", "maintenance.sweep_gateways", "maintenance.clean"}
+    sweeps = {entry.job for entry in SCHEDULE}
     for name, actor in jobs.broker().actors.items():
         parameters = list(actor.fn.__annotations__)
         assert parameters[0] == ("due_at" if name in sweeps else "org_id"), name

@@ -14,8 +14,12 @@ from config.settings import settings
 from tests import make
 from tests.platform import ROOT
 
-# Where the code sees all tenants: sweeps, the gateways' table of connections, and tests.
-SYSTEM_MODULES = {"app/tunnel/queries.py", "workers/maintenance.py", "workers/rollouts.py"}
+# Where the code sees all tenants: sweeps, what gateways write for many devices at once, and tests.
+SYSTEM_MODULES = {
+    "app/journal.py", "app/telemetry/handover.py", "app/telemetry/service.py", "app/tunnel/queries.py",
+    "workers/alerts.py", "workers/maintenance.py", "workers/metrics.py", "workers/notifications.py",
+    "workers/rollouts.py", "workers/telemetry.py",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -57,12 +61,25 @@ def test_nobody_who_serves_requests_can_create_or_inherit() -> None:
 def test_what_sees_across_tenants_is_fixed_and_few() -> None:
     found = rows(
         "SELECT proname, proowner::regrole::text, proconfig FROM pg_proc "
-        "WHERE prosecdef AND pronamespace = 'public'::regnamespace"
+        "WHERE prosecdef AND pronamespace = 'public'::regnamespace AND proname NOT LIKE '%_partition%'"
     )
     names = {"identify_session", "identify_api_key", "identify_devices", "identify_provisioning", "identify_invitation"}
-    assert {row.proname for row in found} == {*names, "organizations_of"}
+    assert {row.proname for row in found} == {*names, "organizations_of", "find_log_entries"}
     assert {row.proowner for row in found} == {"edgeflow_system"}
     assert {tuple(row.proconfig) for row in found} == {("search_path=pg_catalog, pg_temp",)}
+
+
+def test_only_sweeps_make_and_drop_partitions() -> None:
+    """As the owner of the tables, so of nothing else."""
+    found = rows(
+        "SELECT proname, proconfig, has_function_privilege('edgeflow_system', oid, 'EXECUTE') AS system, "
+        "has_function_privilege('edgeflow_app', oid, 'EXECUTE') AS app FROM pg_proc "
+        "WHERE prosecdef AND pronamespace = 'public'::regnamespace AND proname LIKE '%_partition%'"
+    )
+    assert {(row.proname, row.system, row.app) for row in found} == {
+        ("ensure_partition", True, False), ("drop_partitions", True, False),
+    }  # fmt: skip
+    assert {tuple(row.proconfig) for row in found} == {("search_path=pg_catalog, pg_temp", "TimeZone=UTC")}
 
 
 def test_a_callers_own_tables_and_path_mean_nothing_to_them() -> None:

@@ -26,7 +26,7 @@ class Planted:
         self.found = {"password": PASSWORD, **tokens_of("registered", self.ada.tokens)}
         self.http = httpx.Client(base_url=f"{platform.url()}/api/v1", timeout=30)
         self.plant("new password", f"new {uuid4()}")
-        for step in (self.sign_in, self.make_keys, self.invite, self.work, self.blunder):
+        for step in (self.sign_in, self.make_keys, self.invite, self.watch, self.work, self.blunder):
             step()
 
     def plant(self, name: str, secret: str) -> str:
@@ -70,6 +70,15 @@ class Planted:
             "invitation_token": token,
         }
         self.found |= tokens_of("guest", self.once("/auth/register", guest))
+
+    def watch(self) -> None:
+        """A rule that tells two webhooks: one is signed with a secret of the receiver's, one with a new secret."""
+        hook = {"type": "webhook", "url": "https://example.com/hook"}
+        given = {**hook, "secret": self.plant("given webhook secret", f"hook {uuid4()}")}
+        rule = {"name": "gone", "type": "device_offline", "for_seconds": 86_400, "channels": [given, hook]}
+        made = self.once("/alerts", rule)["channels"]
+        self.plant("new webhook secret", made[1]["secret"])
+        assert set(made[1]["secret"]) != {"*"}
 
     def work(self) -> None:
         with connected(self.platform, self.ada, self.device):
@@ -158,7 +167,9 @@ def test_no_secret_in_a_log(planted: dict[str, str], servers: Servers, own_platf
 
 def test_no_secret_in_a_row(planted: dict[str, str], servers: Servers) -> None:
     places = list(rows(servers))
-    assert {"users", "sessions", "idempotency_keys", "device_keys", "api_keys"} <= {place for place, _ in places}
+    assert {"users", "sessions", "idempotency_keys", "device_keys", "api_keys", "alert_rules"} <= {
+        place for place, _ in places
+    }
     assert told(planted, iter(places)) == []
 
 

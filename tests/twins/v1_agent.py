@@ -107,7 +107,8 @@ def parse_frame(text: str | bytes) -> Json:
 
 @dataclass
 class V1Agent:
-    """One device. `time_scale` shrinks the waits between reconnects, `heartbeat` is in seconds.
+    """One device. `time_scale` shrinks the waits between reconnects, `heartbeat` is in seconds; with `metrics_error`
+    every `get_system_metrics` fails with that text.
 
     `received`: every frame taken; `dropped`: every frame thrown away, with the reason; `starts`: the id of each flow
     at each time it was really started; `failures`: what made it turn its back on a connection; `dials`: tries at all.
@@ -122,6 +123,7 @@ class V1Agent:
     time_scale: float = 1.0
     heartbeat: float = HEARTBEAT
     start_seconds: float = 0.02
+    metrics_error: str = ""
 
     def __post_init__(self) -> None:
         self.received: list[Json] = []
@@ -130,7 +132,7 @@ class V1Agent:
         self.failures: list[str] = []
         self.shadows: list[Json] = []
         self.executions: list[Json] = []
-        self.dials = self.connections = 0
+        self.dials = self.connections = self._asked = 0
         self.gave_up = False
         self._status = dict.fromkeys(self.flows, "stopped")
         self._answers: dict[str, Json] = {}
@@ -375,6 +377,11 @@ class V1Agent:
         return flow_id
 
     def _metrics(self, _: Json) -> Json:
+        """Nested, with names among the numbers; the processor's share and the load are what moves."""
+        if self.metrics_error:
+            raise GoStrict(self.metrics_error)
+        self._asked += 1
+        busy = 10.0 + self._asked % 7
         memory = {"total_bytes": 10**9, "used_bytes": 4 * 10**8, "free_bytes": 6 * 10**8, "available_bytes": 6 * 10**8}
         return {
             "hostname": socket.gethostname(),
@@ -383,11 +390,11 @@ class V1Agent:
             "board_model": "Twin",
             "uptime": int(time.monotonic() - self._started),
             "temperature": 48.5,
-            "cpu": {"usage_percent": 12.5},
+            "cpu": {"usage_percent": busy},
             "memory": {**memory, "percent": 40.0},
             "swap": {"total_bytes": 0, "used_bytes": 0, "free_bytes": 0, "percent": 0.0},
-            "load_avg": {"1min": 0.5, "5min": 0.4, "15min": 0.3},
-            "network": {"rx_bytes": 1000, "tx_bytes": 2000},
+            "load_avg": {"1min": busy / 25, "5min": 0.4, "15min": 0.3},
+            "network": {"rx_bytes": 1000 * self._asked, "tx_bytes": 2000 * self._asked},
         }
 
 

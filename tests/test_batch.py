@@ -2,7 +2,7 @@
 
 import threading
 
-from app.tunnel.batch import Batcher
+from app.batch import Batcher
 from tests.e2e.conftest import until
 
 

@@ -1,7 +1,7 @@
-"""One connection of a process that hears of new events, and wakes whoever waits for those of a deployment.
+"""One connection of a process that hears what was written, and wakes whoever waits for it.
 
-PostgreSQL tells it at each commit (``LISTEN``). While that connection is lost, everybody is woken every second and
-looks for himself.
+PostgreSQL tells it at each commit (``LISTEN``): on the channel of a table, the id that the new rows are about. While
+that connection is lost, everybody is woken every second and looks for himself.
 """
 
 import threading
@@ -13,10 +13,12 @@ from uuid import UUID
 import psycopg
 import structlog
 
-from app.deployments.events import CHANNEL
 from config.settings import settings
 
 log = structlog.get_logger(__name__)
+
+CHANNELS = {"deployment_events": "a deployment", "log_entries": "an organization"}
+"""What triggers notify, and whose ids they tell."""
 
 LOST_SECONDS = 1.0
 QUIET_SECONDS = 30.0
@@ -28,27 +30,27 @@ class Watcher:
 
     def __init__(self) -> None:
         self.closing = False
-        self._waiting: dict[UUID, set[threading.Event]] = defaultdict(set)
+        self._waiting: dict[tuple[str, UUID], set[threading.Event]] = defaultdict(set)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     @contextmanager
-    def waiting(self, deployment_id: UUID) -> Iterator[threading.Event]:
-        """Within, the event is set whenever the deployment may have new events (and once at first)."""
-        wake = threading.Event()
+    def waiting(self, channel: str, about: UUID) -> Iterator[threading.Event]:
+        """Within, the event is set whenever there may be new rows about an id of ``channel`` (and once at first)."""
+        place, wake = (channel, about), threading.Event()
         wake.set()
         with self._lock:
-            self._waiting[deployment_id].add(wake)
+            self._waiting[place].add(wake)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="deployment-events", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
                 self._thread.start()
         try:
             yield wake
         finally:
             with self._lock:
-                self._waiting[deployment_id].discard(wake)
-                if not self._waiting[deployment_id]:
-                    del self._waiting[deployment_id]
+                self._waiting[place].discard(wake)
+                if not self._waiting[place]:
+                    del self._waiting[place]
 
     def close(self) -> None:
         """Let everybody go: this process ends."""
@@ -68,17 +70,18 @@ class Watcher:
         options = {"autocommit": True, "connect_timeout": 5, "application_name": "edgeflow-events", **_KEEPALIVE}
         with psycopg.connect(settings().database_url, **options) as connection:  # type: ignore[arg-type]
             connection.execute("SET ROLE edgeflow_app")
-            connection.execute(f"LISTEN {CHANNEL}".encode())
+            for channel in CHANNELS:
+                connection.execute(f"LISTEN {channel}".encode())
             self._wake_all()  # for what happened before
             while not self.closing:
                 for told in connection.notifies(timeout=QUIET_SECONDS):
-                    self._wake(UUID(told.payload))
+                    self._wake((told.channel, UUID(told.payload)))
                     if self.closing:
                         return
 
-    def _wake(self, deployment_id: UUID) -> None:
+    def _wake(self, place: tuple[str, UUID]) -> None:
         with self._lock:
-            for wake in self._waiting.get(deployment_id, ()):
+            for wake in self._waiting.get(place, ()):
                 wake.set()
 
     def _wake_all(self) -> None:

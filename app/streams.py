@@ -1,4 +1,4 @@
-"""A deployment's events as a stream of server-sent events (WHATWG HTML, "Server-sent events").
+"""Rows as they come, as a stream of server-sent events (WHATWG HTML, "Server-sent events").
 
 While a stream waits it holds no connection to the database and no transaction, only its socket.
 """
@@ -6,7 +6,8 @@ While a stream waits it holds no connection to the database and no transaction, 
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -15,26 +16,34 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app import db
-from app.api_schema import Schema
-from app.deployments import events
-from app.deployments.watch import watcher
 from app.errors import AppError, NotFound, RateLimited
+from app.watch import watcher
 
 log = structlog.get_logger(__name__)
 
 MAX_STREAMS = 250  # of one organization in one process
 HEARTBEAT_SECONDS = 15.0
 TRUSTED_SECONDS = 60.0
-GATHER_SECONDS = 0.1  # a busy rollout changes more often than anybody reads
+GATHER_SECONDS = 0.1  # what is busy changes more often than anybody reads
 BATCH = 200
-
-# Caches must keep nothing, and proxies pass each event on at once.
-HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 # However many streams wake at once, requests find connections to the database.
 _readers = threading.BoundedSemaphore(4)
 _open: Counter[UUID] = Counter()
 _lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a look found: frames, whether more lies ready, and whether nothing will ever follow."""
+
+    frames: str
+    more: bool = False
+    over: bool = False
+
+
+Look = Callable[[], Part]
+"""The next part, read in a transaction of the organization. It moves on only once it has read."""
 
 
 def enter(org_id: UUID) -> Callable[[], None]:
@@ -56,63 +65,53 @@ def enter(org_id: UUID) -> Callable[[], None]:
     return leave
 
 
-def stream(
-    org_id: UUID, deployment_id: UUID, after: int, *, schema: Schema, still_allowed: Callable[[], UUID]
-) -> Iterator[str]:
-    """Events after ``after`` as they come, until the deployment is over.
+def stream(org_id: UUID, channel: str, about: UUID, look: Look, *, still_allowed: Callable[[], UUID]) -> Iterator[str]:
+    """Parts as they come, until one says that it is the last.
 
     ``still_allowed`` is asked again, within a transaction, when the stream goes on after 60 s: it answers the
     organization that the caller may read, or raises an AppError, which ends the stream.
     """
     trusted_until = time.monotonic() + TRUSTED_SECONDS
     yield "retry: 2000\n\n"
-    with watcher.waiting(deployment_id) as wake:
+    with watcher.waiting(channel, about) as wake:
         while not watcher.closing:
             if not wake.wait(HEARTBEAT_SECONDS):
                 yield ": still here\n\n"
             wake.clear()
             check = still_allowed if time.monotonic() > trusted_until else None
             try:
-                found, over = _read(org_id, deployment_id, after, check)
+                part = _read(org_id, look, check)
             except AppError as error:
-                yield _frame("refused", error.body())  # "error" is what browsers call a lost connection
+                yield frame("refused", error.body())  # "error" is what browsers call a lost connection
                 return
             except (DBAPIError, PoolTimeout) as error:
-                log.warning("events not read; trying again", error=str(error).splitlines()[0])
+                log.warning("stream not read; trying again", error=str(error).splitlines()[0])
                 wake.wait(1)
                 wake.set()
                 continue
             trusted_until = time.monotonic() + TRUSTED_SECONDS if check else trusted_until
-            if found:
-                after = found[-1].id
-                yield _frames(found, schema)
-            if over:
+            if part.frames:
+                yield part.frames
+            if part.over:
                 return
-            if len(found) == BATCH:
+            if part.more:
                 wake.set()
-            elif found:
+            else:
                 time.sleep(GATHER_SECONDS)
 
 
-def _read(
-    org_id: UUID, deployment_id: UUID, after: int, check: Callable[[], UUID] | None
-) -> tuple[list[events.DeploymentEvent], bool]:
-    """The next events, and whether they are the last. Raises NotFound or what ``check`` raises."""
+def _read(org_id: UUID, look: Look, check: Callable[[], UUID] | None) -> Part:
+    """The next part. Raises NotFound or what ``check`` raises."""
     with _readers:
         if check:
             with db.transaction():
                 if check() != org_id:
-                    raise NotFound("deployment")
+                    raise NotFound("stream")
         with db.transaction(org_id):
-            # In this order: what happened before the end is there once the end is.
-            finished = events.finished(org_id, deployment_id)
-            found = list(events.since(org_id, deployment_id, after, BATCH))
-    return found, finished and len(found) < BATCH
+            return look()
 
 
-def _frames(found: Iterable[events.DeploymentEvent], schema: Schema) -> str:
-    return "".join(f"id: {one.id}\n{_frame(one.kind, schema.dump(one))}" for one in found)
-
-
-def _frame(kind: str, data: Any) -> str:
-    return f"event: {kind}\ndata: {db.as_json(data)}\n\n"
+def frame(kind: str, data: Any, *, id: str | int | None = None) -> str:
+    """One event of a stream."""
+    place = "" if id is None else f"id: {id}\n"
+    return f"{place}event: {kind}\ndata: {db.as_json(data)}\n\n"
