@@ -145,7 +145,8 @@ def _read(source: str) -> ast.Expression:
         raise ExpressionError(f"an expression is a text of 1 to {MAX_LENGTH} characters")
     try:
         tree = ast.parse(source.strip(), mode="eval")
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+    # SystemError: what CPython 3.11 makes of nesting that is too deep for its own parser.
+    except (SyntaxError, ValueError, RecursionError, MemoryError, SystemError) as error:
         raise ExpressionError(f"{source!r:.100}: {error}") from error
     for count, node in enumerate(ast.walk(tree), start=1):
         if count > MAX_TREE:
