@@ -76,7 +76,7 @@ def test_the_time_that_a_device_claimed_stands_beside(api: Any, org: UUID) -> No
     assert entry["time"] == entry["received_at"]
 
 
-def test_many_entries_of_many_tenants_are_one_statement(app: Any) -> None:
+def test_many_entries_of_many_tenants_are_one_copy_and_one_insert(app: Any) -> None:
     tenants, seen = [make.organization() for _ in range(3)], list[str]()
     moment = datetime.now(UTC)
     rows = [(tenants[n % 3], uuid4(), moment - timedelta(days=n % 5), None, moment, "info", str(n), None)
@@ -93,7 +93,8 @@ def test_many_entries_of_many_tenants_are_one_statement(app: Any) -> None:
             assert store.add(session, []) == 0
         finally:
             event.remove(db.engine(), "before_cursor_execute", note)
-    assert len(seen) == 1
+    # Between the two is the COPY, which goes past SQLAlchemy.
+    assert [statement.split()[0] for statement in seen] == ["CREATE", "WITH"]
     for tenant in tenants:
         with db.transaction(tenant) as session:
             assert session.scalar(text("SELECT count(*) FROM log_entries")) == 1_000

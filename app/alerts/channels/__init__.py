@@ -197,7 +197,11 @@ def _sealed(plain: str, old: str | None) -> str:
         if old is not None and _decrypted(old) == plain:
             return old
     except Unreadable:
-        pass
+        return _encrypted(plain)  # the key has changed since: under the one of now
+    return _encrypted(plain)
+
+
+def _encrypted(plain: str) -> str:
     return _cipher().encrypt(plain.encode()).decode()
 
 
