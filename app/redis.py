@@ -1,7 +1,8 @@
 """Redis: one client per use. Calls on the request path give up after 0.2 s and have a fallback."""
 
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -66,37 +67,45 @@ class Pipe:
 
     def __init__(self, name: str, seconds: float) -> None:
         self._seconds = seconds
-        self._waiting: list[_Call] = []
+        self._waiting: deque[_Call] = deque()  # filled by many threads, emptied by one
         self._wake = threading.Event()
         self._connection: Any = pooled(seconds, client_name=name).connection_pool.make_connection()
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def call(self, *command: Part, timeout: float | None = None) -> Any:
         """The answer to one command. Raises redis.RedisError: also for an answer that is an error."""
+        (answer,) = self.call_many([command], timeout=timeout)
+        return answer
+
+    def call_many(self, commands: Sequence[tuple[Part, ...]], *, timeout: float | None = None) -> list[Any]:
+        """The answers to several commands, in one wait. Raises as ``call`` does, for any of them."""
         done = threading.Event()
-        call = _Call(command, lambda _answer: done.set())
-        self._add(call)
+        calls = [_Call(command, lambda _answer: None) for command in commands]
+        if not calls:
+            return []
+        calls[-1].told = lambda _answer: done.set()  # answers come in order
+        self._add(*calls)
         if not done.wait(timeout or self._seconds):
             raise redis.TimeoutError("no answer in time")
-        if isinstance(call.answer, Exception):
-            raise call.answer
-        return call.answer
+        for call in calls:
+            if isinstance(call.answer, Exception):
+                raise call.answer
+        return [call.answer for call in calls]
 
     def post(self, *command: Part, told: Told) -> None:
         """Send without waiting; ``told`` gets the answer, or the error, in the pipe's thread."""
         self._add(_Call(command, told))
 
-    def _add(self, call: "_Call") -> None:
-        self._waiting.append(call)
+    def _add(self, *calls: "_Call") -> None:
+        self._waiting.extend(calls)
         self._wake.set()
 
     def _run(self) -> None:
         while True:
             self._wake.wait()
             self._wake.clear()
-            calls, self._waiting = self._waiting, []
-            for start in range(0, len(calls), PIPED_AT_ONCE):
-                self._carry_out(calls[start : start + PIPED_AT_ONCE])
+            while self._waiting:
+                self._carry_out([self._waiting.popleft() for _ in range(min(PIPED_AT_ONCE, len(self._waiting)))])
 
     def _carry_out(self, calls: list["_Call"]) -> None:
         try:

@@ -8,7 +8,7 @@ from uuid import UUID
 import orjson
 import structlog
 
-from app.redis import client
+from app.redis import pipe
 from app.tunnel.hub import hub
 from app.tunnel.link import channel
 from app.tunnel.protocol import Answer
@@ -50,14 +50,18 @@ def send_many(
         "timeout": timeout,
         "rid": request_id,
     }
-    pipeline = client().pipeline(transaction=False)
-    for gateway, part in by_gateway.items():
-        items = [{"id": str(one.id), "device": str(one.device_id), "payload": one.payload} for one in part]
-        pipeline.publish(channel(gateway), orjson.dumps({**head, "items": items}, default=str))
-    taken = dict(zip(by_gateway, pipeline.execute(), strict=True))
+    messages = [
+        ("PUBLISH", channel(gateway), orjson.dumps({**head, "items": [_item(one) for one in part]}, default=str))
+        for gateway, part in by_gateway.items()
+    ]
+    taken = dict(zip(by_gateway, pipe().call_many(messages), strict=True))
     return {command.id for command in commands if not taken[command.gateway]}
 
 
 def notify(gateway: str, message: dict[str, Any]) -> None:
     """Tell a gateway something that needs no answer (a shadow to push, a tunnel to close)."""
-    client().publish(channel(gateway), orjson.dumps(message, default=str))
+    pipe().call("PUBLISH", channel(gateway), orjson.dumps(message, default=str))
+
+
+def _item(one: Command) -> dict[str, Any]:
+    return {"id": str(one.id), "device": str(one.device_id), "payload": one.payload}
