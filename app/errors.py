@@ -46,6 +46,12 @@ class QuotaExceeded(AppError):
     status, code = 402, "QUOTA_EXCEEDED"
 
 
+class PaymentFailed(AppError):
+    """402: Stripe or the bank refused; ``decline_code`` is Stripe's, if there is one."""
+
+    status, code = 402, "PAYMENT_FAILED"
+
+
 class Forbidden(AppError):
     status, code = 403, "FORBIDDEN"
 
@@ -118,6 +124,15 @@ class ServiceUnavailable(AppError):
 
     def __init__(self, message: str = "the service is briefly unavailable", retry_after: int = 2, **extra: Any) -> None:
         super().__init__(message, headers={"Retry-After": str(retry_after)}, **extra)
+
+
+class BillingNotConfigured(AppError):
+    """503 of what needs Stripe, where there is none."""
+
+    status, code = 503, "BILLING_NOT_CONFIGURED"
+
+    def __init__(self, message: str = "this installation does no billing", **extra: Any) -> None:
+        super().__init__(message, **extra)
 
 
 class DeviceOffline(AppError):

@@ -2,6 +2,7 @@
 
 from app.alerts import models as alerts
 from app.auth import models as auth
+from app.billing import models as billing
 from app.db import Base
 from app.deployments import models as deployments
 from app.deployments.events import DeploymentEvent
@@ -22,6 +23,7 @@ __all__ = [
     "ScheduledRun",
     "alerts",
     "auth",
+    "billing",
     "deployments",
     "devices",
     "flows",

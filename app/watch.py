@@ -17,7 +17,11 @@ from config.settings import settings
 
 log = structlog.get_logger(__name__)
 
-CHANNELS = {"deployment_events": "a deployment", "log_entries": "an organization"}
+CHANNELS = {
+    "deployment_events": "a deployment",
+    "log_entries": "an organization",
+    "billing_operations": "an operation at Stripe",
+}
 """What triggers notify, and whose ids they tell."""
 
 LOST_SECONDS = 1.0

@@ -221,6 +221,20 @@ class Settings:
         200_000,
         "series (device, name, tags) that an organization may have; points of more are refused",
     )
+    billing: bool = _env(
+        "EDGEFLOW_BILLING", _flag, True, "`off`: no quotas, and no money: for one's own use"
+    )
+    plans_file: Path = _env(
+        "EDGEFLOW_PLANS_FILE", Path, Path("config/plans.toml"), "what each plan costs and includes, with Stripe's price ids"
+    )
+    stripe_api_key: str = _env(
+        "STRIPE_API_KEY", _text, "", "Stripe's secret key; empty: no billing (`make run`: a local server)", secret=True
+    )
+    stripe_api_base: str = _env("STRIPE_API_BASE", _HTTP, "https://api.stripe.com", "where Stripe's API is")
+    stripe_webhook_secret: str = _env(
+        "STRIPE_WEBHOOK_SECRET", _text, "", "signs Stripe's events; two, with a comma, while one replaces the other",
+        secret=True,
+    )  # fmt: skip
     smtp_url: str = _env(
         "EDGEFLOW_SMTP_URL",
         _smtp,
@@ -248,6 +262,11 @@ class Settings:
         "EDGEFLOW_PG_BIN", _text, "", "folder of PostgreSQL programs to run embedded; empty: those of the wheel"
     )
     demo: bool = _env("EDGEFLOW_DEMO", _flag, True, "`0`: `make run` starts without the demo fleet")
+
+    @property
+    def sells(self) -> bool:
+        """Whether there is somebody to pay."""
+        return self.billing and bool(self.stripe_api_key)
 
     @property
     def production(self) -> bool:

@@ -6,7 +6,9 @@ from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
-FILE = Path(__file__).parents[2] / "config" / "plans.toml"
+from config.settings import settings
+
+ROOT = Path(__file__).parents[2]
 DEFAULT = "free"
 
 
@@ -32,7 +34,7 @@ class Plan:
 @cache
 def plans() -> dict[str, Plan]:
     """Every plan by its id, the smallest first."""
-    read = tomllib.loads(FILE.read_text())
+    read = tomllib.loads((ROOT / settings().plans_file).read_text())
     return {key: Plan(key, values["name"], _retention(values["retention"])) for key, values in read.items()}
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import insert
 from app import db
 from app.alerts.models import Alert, AlertEvent, AlertRule, Notification, NotificationAttempt
 from app.auth.models import ApiKey, User
+from app.billing import models as billing
 from app.clock import now
 from app.deployments.models import Deployment, Execution, Installation, Stage
 from app.devices.models import Connection, Device, DeviceKey, Shadow
@@ -41,16 +42,20 @@ class Population:
     deployment_id: UUID
     rule_id: UUID
     notification_id: UUID
+    invoice_id: UUID
+    payment_method_id: UUID
 
 
 def populate(name: str) -> Population:
     """A new organization and one row (or more) in each of its tables."""
     made = Population(
-        uuid4(), new_token("edgeflow"), new_token("edgeflow"), new_token("device"), *(uuid4() for _ in range(8))
+        uuid4(), new_token("edgeflow"), new_token("edgeflow"), new_token("device"), *(uuid4() for _ in range(10))
     )
     with db.transaction(made.org_id) as session:
-        for batch in _people(made, name), _devices(made), _flows(made), _deployments(made), _seen(made), _alerts(made):
-            session.add_all(batch)
+        session.add_all(_people(made, name))
+        session.flush()
+        for make in _devices, _flows, _deployments, _seen, _alerts, _billing:
+            session.add_all(make(made))
             session.flush()
         _points(made)
     return made
@@ -153,3 +158,25 @@ def _alerts(made: Population) -> list[object]:
         AlertEvent(**about, kind="resolved"),
         NotificationAttempt(org_id=org, notification_id=notification, attempt=1, status_code=200, ms=5),
     ]
+
+
+def _billing(made: Population) -> list[object]:
+    org, moment = made.org_id, now()
+    hour = moment.replace(minute=0, second=0, microsecond=0)
+    return [
+        billing.BillingAccount(org_id=org, customer_id=f"cus_{org.hex}"),
+        billing.BillingOperation(org_id=org, kind="subscription.resume", payload={}, state="done", result={}),
+        billing.Subscription(org_id=org, stripe_id=f"sub_{org.hex}", plan="pro", status="active"),
+        billing.PaymentMethod(id=made.payment_method_id, org_id=org, stripe_id=f"pm_{org.hex}", type="card"),
+        billing.Invoice(
+            id=made.invoice_id, org_id=org, stripe_id=f"in_{org.hex}", number="EF-0001", status="paid", currency="eur",
+            subtotal=4900, total=4900, amount_paid=4900, amount_due=0, period_start=moment, period_end=moment,
+            lines=[{"description": "Pro", "quantity": 1, "amount": 4900}], created_at=moment,
+        ),
+        billing.StripeEvent(
+            id=f"evt_{org.hex}", org_id=org, type="invoice.paid", customer_id=f"cus_{org.hex}", source="webhook",
+            created_at=moment,
+        ),
+        billing.UsagePoints(org_id=org, hour=hour, points=7),
+        billing.UsageHour(org_id=org, hour=hour, device_seconds=3600, commands=1, deployments=1, points=7),
+    ]  # fmt: skip

@@ -64,7 +64,7 @@ def test_what_sees_across_tenants_is_fixed_and_few() -> None:
         "WHERE prosecdef AND pronamespace = 'public'::regnamespace AND proname NOT LIKE '%_partition%'"
     )
     names = {"identify_session", "identify_api_key", "identify_devices", "identify_provisioning", "identify_invitation"}
-    assert {row.proname for row in found} == {*names, "organizations_of", "find_log_entries"}
+    assert {row.proname for row in found} == {*names, "organizations_of", "find_log_entries", "billing_account_of"}
     assert {row.proowner for row in found} == {"edgeflow_system"}
     assert {tuple(row.proconfig) for row in found} == {("search_path=pg_catalog, pg_temp",)}
 
