@@ -221,11 +221,12 @@ class Settings:
         200_000,
         "series (device, name, tags) that an organization may have; points of more are refused",
     )
-    billing: bool = _env(
-        "EDGEFLOW_BILLING", _flag, True, "`off`: no quotas, and no money: for one's own use"
-    )
+    billing: bool = _env("EDGEFLOW_BILLING", _flag, True, "`off`: no quotas, and no money: for one's own use")
     plans_file: Path = _env(
-        "EDGEFLOW_PLANS_FILE", Path, Path("config/plans.toml"), "what each plan costs and includes, with Stripe's price ids"
+        "EDGEFLOW_PLANS_FILE",
+        Path,
+        Path("config/plans.toml"),
+        "what each plan costs and includes, with Stripe's price ids",
     )
     stripe_api_key: str = _env(
         "STRIPE_API_KEY", _text, "", "Stripe's secret key; empty: no billing (`make run`: a local server)", secret=True
