@@ -139,7 +139,7 @@ def _commands(org_id: UUID, flow_id: UUID, rows: Sequence[Any]) -> Iterable[tupl
     for row in rows:
         before = {"version": row.installed, "content_hash": row.content_hash} if row.installed else None
         payload = {} if row.version is None else {"previous": before}
-        by_version[row.version].append(Command(row.command_id, row.device_id, row.gateway, payload))
+        by_version[row.version].append(Command(row.command_id, row.device_id, row.gateway, row.turn, payload))
     versions = _versions(org_id, flow_id, [number for number in by_version if number is not None])
     for number, commands in by_version.items():
         if number is None:

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ForeignKeyConstraint, Index, UniqueConstraint, false, func, text
+from sqlalchemy import ForeignKeyConstraint, Index, Sequence, UniqueConstraint, false, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base, Tenant
@@ -152,3 +152,7 @@ class Installation(Tenant, Base):
     deployment_id: Mapped[UUID | None]
     installed_at: Mapped[datetime] = mapped_column(server_default=func.now())
     replaced_at: Mapped[datetime | None]
+
+
+turns = Sequence("rollout_turns", metadata=Base.metadata)
+"""Numbers the commands of rollouts: of two for one device, the later one has the higher number."""

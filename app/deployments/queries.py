@@ -231,7 +231,8 @@ UPDATE executions e SET
     lease_until = now() + make_interval(secs => :timeout), redeliver_at = now() + make_interval(secs => :redeliver)
 FROM due
 WHERE e.id = due.id
-RETURNING e.device_id, e.command_id, e.version, due.gateway, due.installed, due.content_hash
+RETURNING e.device_id, e.command_id, e.version, due.gateway, due.installed, due.content_hash,
+    nextval('rollout_turns') AS turn
 """)
 
 
@@ -263,7 +264,7 @@ UPDATE executions e SET redeliver_at = now() + make_interval(secs => :redeliver)
 FROM connections c
 WHERE c.device_id = e.device_id AND {_REACHABLE}
   AND e.deployment_id = :deployment AND e.state = 'in_progress' AND e.redeliver_at <= now()
-RETURNING e.device_id, e.command_id, e.version, c.gateway,
+RETURNING e.device_id, e.command_id, e.version, c.gateway, nextval('rollout_turns') AS turn,
     (SELECT i.version FROM installations i
      WHERE i.device_id = e.device_id AND i.flow_id = :flow AND i.replaced_at IS NULL) AS installed,
     (SELECT i.content_hash FROM installations i

@@ -16,11 +16,15 @@ from app.tunnel.protocol import Answer
 
 @dataclass(frozen=True)
 class Command:
-    """One device's part of a ``send_many``; ``payload`` is what is special for it."""
+    """One device's part of a ``send_many``; ``payload`` is what is special for it.
+
+    ``turn`` rises from each of a device's commands to the next: a gateway drops one that a later one has overtaken.
+    """
 
     id: UUID
     device_id: UUID
     gateway: str
+    turn: int
     payload: dict[str, Any] = field(default_factory=dict)
 
 
@@ -64,4 +68,4 @@ def notify(gateway: str, message: dict[str, Any]) -> None:
 
 
 def _item(one: Command) -> dict[str, Any]:
-    return {"id": str(one.id), "device": str(one.device_id), "payload": one.payload}
+    return {"id": str(one.id), "device": str(one.device_id), "turn": one.turn, "payload": one.payload}

@@ -60,6 +60,8 @@ class Hub:
         )
         self.admission = Admission(self.id, self._departures)
         self._answers = Answers()
+        self._turns: dict[UUID, int] = {}
+        """By device, and kept when it leaves: it may be back before what was sent to it meanwhile."""
         self._ticked_at = time.monotonic()
         self._stale_until = 0.0
         threading.Thread(target=self._tick, name="tunnel-ticks", daemon=True).start()
@@ -169,8 +171,16 @@ class Hub:
             return
         origin = Origin(message["job"], UUID(message["org"]), message["rid"])
         for item in message["items"]:
+            if self._overtaken(UUID(item["device"]), item["turn"]):
+                log.warning("command dropped: a later one of the device came first", command_id=item["id"])
+                continue
             command = {**message, "id": item["id"], "payload": {**message["common"], **item["payload"]}}
             self.deliver(UUID(item["device"]), command, self._answers.deliver_to(origin, item["id"]))
+
+    def _overtaken(self, device_id: UUID, turn: int) -> bool:
+        """Whether a later command of the device has come already: then this one's sender was stopped before it sent."""
+        latest = self._turns[device_id] = max(turn, self._turns.get(device_id, 0))
+        return turn < latest
 
     def _stale(self) -> bool:
         """Whether this process was stopped for a while: what lay in its socket meanwhile may have been overtaken."""

@@ -141,6 +141,13 @@ def _no_send_limit() -> None:
     engine.advance = lambda *args: [replace(batch, send_before=float("inf")) for batch in advance(*args)]
 
 
+def _no_turns() -> None:
+    """A gateway passes on what later commands have overtaken."""
+    from app.tunnel.hub import Hub
+
+    Hub._overtaken = lambda *_: False  # type: ignore[method-assign]
+
+
 def _no_epoch() -> None:
     """A disconnect marks the device offline, whichever connection of it has ended."""
     from app.tunnel import queries
@@ -152,5 +159,6 @@ CONTROLS: dict[str, Callable[[], None]] = {
     "reconciler": _no_reconciler,
     "redelivery": _no_redelivery,
     "send-limit": _no_send_limit,
+    "turns": _no_turns,
     "epoch": _no_epoch,
 }

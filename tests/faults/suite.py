@@ -71,6 +71,10 @@ SCENARIOS = {
     "left-gateway": Scenario(Plan([[gateway_left()]] * 3, lease=LEASE_SECONDS)),
     # Its devices remember no command ids: that would hide whether the worker sends what is overtaken.
     "overtaken-worker": Scenario(Plan([[worker_overtaken()]] * 3, lease=LEASE_SECONDS), without=("dedup",)),
+    # Nor does it look at the clock before it sends: the gateway alone must notice.
+    "overtaken-gateway": Scenario(
+        Plan([[worker_overtaken()]] * 3, lease=LEASE_SECONDS), without=("dedup", "send-limit")
+    ),
     "crash-points": Scenario(Plan(CRASHES * 5)),
     "noise": Scenario(Plan([[]] * 3), faults=NOISE),
 }
@@ -88,7 +92,7 @@ CONTROLS = {
     "reconciler": control(flushed(), without=("reconciler",)),
     "redelivery": control(without=("redelivery",), noise=2),
     "dedup": control(without=("dedup",), noise=2),
-    "send-limit": control(worker_overtaken(), without=("dedup", "send-limit"), lease=LEASE_SECONDS),
+    "send-limit": control(worker_overtaken(), without=("dedup", "send-limit", "turns"), lease=LEASE_SECONDS),
     "epoch": control(gateway_left(), without=("epoch",), lease=LEASE_SECONDS),
 }
 
