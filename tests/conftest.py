@@ -45,8 +45,17 @@ def pytest_configure(config: pytest.Config) -> None:
         _prepare(getattr(config, "workerinput", {}).get("workerid", "main"))
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Three for two processors: tests wait for half of their time, for servers, devices and clocks."""
+    return (os.cpu_count() or 2) * 3 // 2
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests of one ``xdist_group`` go to one worker: xdist 3.8 writes the group where pytest 9.2 does not look."""
+    """Tests of one ``xdist_group`` go to one worker: xdist 3.8 writes the group where pytest 9.2 does not look.
+
+    What takes longest begins first, so that in the end no worker has a long way to go alone.
+    """
+    items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in ("slow", "xdist_group")))
     for item in items if getattr(config.option, "loadgroup", False) else ():
         groups = sorted({mark.args[0] for mark in item.iter_markers("xdist_group")})
         if groups and "@" not in item.nodeid.rpartition("]")[2]:

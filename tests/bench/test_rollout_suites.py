@@ -9,6 +9,8 @@ import pytest
 
 from tests.platform import ROOT
 
+pytestmark = pytest.mark.slow
+
 RUN = """
 import json
 from dataclasses import asdict

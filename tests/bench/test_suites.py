@@ -7,7 +7,11 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
+
 from tests.platform import ROOT
+
+pytestmark = pytest.mark.slow
 
 SERVERS = ("DATABASE_URL", "REDIS_URL", "EDGEFLOW_DATA_DIR")
 
