@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import structlog
 from prometheus_client import Counter
@@ -378,22 +379,17 @@ _HOUR = text("""
 SELECT device_seconds, commands, deployments, points FROM usage_hours
 WHERE org_id = :org AND hour = :hour AND reported_at IS NULL
 """)
-_REPORTED = text("UPDATE usage_hours SET reported_at = now() WHERE org_id = :org AND hour = :hour")
 
 
 def report_usage(work: Work) -> dict[str, Any]:
     """Tell the meters what an hour's usage was; who never was a customer has nothing to be billed."""
     claimed, hour = work.claimed, datetime.fromisoformat(work.operation.payload["hour"])
-    values = {"org": claimed.org_id, "hour": hour}
     with db.transaction(claimed.org_id):
-        used = db.session.execute(_HOUR, values).first()
+        used = db.session.execute(_HOUR, {"org": claimed.org_id, "hour": hour}).first()
     told = 0
     if used is not None and claimed.customer_id and not claimed.customer_deleted:
         for name, column in METERS.items():
             told += _tell_meter(work, name, getattr(used, column), hour)
-    with db.transaction(claimed.org_id):
-        accounts.hold(claimed)
-        db.session.execute(_REPORTED, values)
     return {"reported": told}
 
 
@@ -431,12 +427,18 @@ FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:results AS json
     AS n (id, state, result, error)
 WHERE o.id = n.id AND o.state = 'queued'
 """)
+_REPORTED = text("""
+UPDATE usage_hours SET reported_at = now() WHERE org_id = :org AND hour = ANY (CAST(:hours AS timestamptz[]))
+""")
 
 
-def write(outcomes: list[Outcome]) -> None:
+def write(org_id: UUID, outcomes: list[Outcome]) -> None:
     """Store what became of operations, in a transaction that holds their account: whoever waits is told."""
     if not outcomes:
         return
+    told = [one.operation for one in outcomes if one.state == "done" and one.operation.kind == accounts.METER_REPORT]
+    if told:
+        db.session.execute(_REPORTED, {"org": org_id, "hours": [one.payload["hour"] for one in told]})
     results = [None if one.result is None else db.as_json(operations.sealed(one.result)) for one in outcomes]
     errors = [db.as_json(_stored_error(one)) for one in outcomes]
     values = {
