@@ -1,4 +1,4 @@
-"""A card number never passes: a request that holds one is refused before anything of it is kept, and no log shows it."""
+"""A card number never passes: a request with one is refused before anything of it is kept, and no log shows it."""
 
 import json
 import logging
