@@ -17,11 +17,12 @@ HOOK = "/hook"
 
 @dataclass(frozen=True)
 class Exchange:
-    """``parameters``: of query and form alike, ``[("items[0][price]", "price_1")]``."""
+    """``parameters``: of query and form alike, ``[("items[0][price]", "price_1")]``. Headers in lower case."""
 
     method: str
     path: str
     parameters: list[tuple[str, str]]
+    headers: dict[str, str]
     sent: bytes
     status: int
     answer: bytes
@@ -69,10 +70,11 @@ class _Handler(BaseHTTPRequestHandler):
             kept = {name: value for name, value in self.headers.items() if name.lower() not in _HOPS}
             answer = self.server.upstream.request(self.command, self.path, content=sent, headers=kept)
         url = urlsplit(self.path)
+        headers = {name.lower(): value for name, value in self.headers.items()}
         form = sent.decode() if "form-urlencoded" in self.headers.get("Content-Type", "") else ""
         parameters = parse_qsl(url.query, keep_blank_values=True) + parse_qsl(form, keep_blank_values=True)
         self.server.exchanges.append(
-            Exchange(self.command, url.path, parameters, sent, answer.status_code, answer.content)
+            Exchange(self.command, url.path, parameters, headers, sent, answer.status_code, answer.content)
         )
         self.send_response(answer.status_code)
         for name, value in answer.headers.items():
