@@ -1,4 +1,4 @@
-"""Every request of ``stripe_client`` is one that Stripe knows: by its ``stripe-mock``, and to the depth by its OpenAPI."""
+"""Every request of ``stripe_client`` is one that Stripe knows: by its ``stripe-mock``, and in depth by its OpenAPI."""
 
 import inspect
 from collections.abc import Iterator
