@@ -69,9 +69,8 @@ class OpenAPI:
         given = forms.nested(parameters)
         answer = described["responses"]["200"]["content"]["application/json"]["schema"]
         lost = forms.misplaced_expansions(self._described, answer, given.get("expand", []))
-        return faults(self._validator(forms.form_schema(described)), given, name) + [
-            f"{name}: expand: {one}" for one in lost
-        ]
+        found = faults(self._validator(forms.form_schema(described)), given, name)
+        return found + [f"{name}: expand: {one}" for one in lost]
 
     def faults(self, thing: Schema) -> list[str]:
         """Of one object, by the kind that it says it is: as events carry them."""
@@ -99,8 +98,8 @@ class OpenAPI:
         """Of some 50 ms each: many requests are answered alike, and share one."""
         name = json.dumps(schema)
         if name not in self._validators:
-            whole = {**schema, "components": {"schemas": self._components}}
-            self._validators[name] = jsonschema_rs.Draft202012Validator(whole)
+            components = {"components": {"schemas": self._components}} if "$ref" in name else {}
+            self._validators[name] = jsonschema_rs.Draft202012Validator({**schema, **components})
         return self._validators[name]
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import stripe
 
 HOUR, DAY = 3_600, 86_400
@@ -224,12 +225,15 @@ class Life:
             "success_url": f"{PAGES}/paid?id={{CHECKOUT_SESSION_ID}}",
             "cancel_url": f"{PAGES}/left",
         }
-        self.checkout = self.v1.checkout.sessions.create(asked)
-        self.v1.checkout.sessions.retrieve(self.checkout.id, {"expand": ["line_items", "customer"]})
-        self.v1.checkout.sessions.line_items.list(self.checkout.id)
+        checkout = self.v1.checkout.sessions.create(asked)
+        self.v1.checkout.sessions.line_items.list(checkout.id)
+        httpx.post(str(checkout.url), data={"card": "pm_card_visa"}, trust_env=False)
+        expand = ["line_items", "customer", "subscription", "invoice"]
+        done = self.v1.checkout.sessions.retrieve(checkout.id, {"expand": expand})
+        assert done.status == "complete"
         self.v1.checkout.sessions.expire(self.v1.checkout.sessions.create(asked).id)
         self.v1.checkout.sessions.list({"customer": buyer.id})
-        self.portal = self.v1.billing_portal.sessions.create({"customer": self.customer, "return_url": PAGES})
+        self.v1.billing_portal.sessions.create({"customer": self.customer, "return_url": PAGES})
 
     def usage(self) -> None:
         meter = self.v1.billing.meters.create(

@@ -1,18 +1,13 @@
 """Every answer of the local server is one that Stripe could give: by the schemas of Stripe's own OpenAPI."""
 
 import json
-import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from tests.platform import ROOT, free_port
+from tests.local_stripe.process import KEY, LocalStripe, until
 from tests.stripe_contract.openapi import OpenAPI
 from tests.stripe_contract.recorder import HOOK, Exchange, recording
 from tests.stripe_contract.scenario import Life
@@ -20,48 +15,21 @@ from tools.local_stripe import resources  # noqa: F401  (declares the endpoints)
 from tools.local_stripe.endpoints import ENDPOINTS
 
 pytestmark = pytest.mark.xdist_group("stripe_contract")
-KEY = "sk_test_contract"
 
 
 @pytest.fixture(scope="module")
 def exchanges(openapi: OpenAPI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Exchange]]:
     """All that was asked and answered in a life, webhooks among it."""
-    folder, port = tmp_path_factory.mktemp("local-stripe"), free_port()
-    address = f"http://127.0.0.1:{port}"
-    with recording(address) as recorder:
-        hook = f"{recorder.address}{HOOK}"
-        command = [sys.executable, "-m", "tools.local_stripe", "--port", str(port), "--data", str(folder / "data")]
-        command += ["--key", KEY, "--webhook", hook, "--webhook-secret", "whsec_contract"]
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
-        try:
-            _wait_ready(address, process, folder / "log")
+    server = LocalStripe(tmp_path_factory.mktemp("stripe"))
+    try:
+        with recording(server.base) as recorder:
+            server.tell("/webhooks", url=f"{recorder.address}{HOOK}", secrets=["whsec_contract"])
             life = Life(recorder.address, KEY)
             life.live()
-            _wait_for_webhooks(recorder.exchanges, len(life.events))
+            until(lambda: len(_hooks(recorder.exchanges)) >= len(life.events), 20)
             yield list(recorder.exchanges)
-        finally:
-            process.terminate()
-            process.wait(timeout=10)
-
-
-def _wait_ready(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            httpx.get(f"{address}/_local/health", trust_env=False).raise_for_status()
-            return
-        except httpx.HTTPError:
-            assert time.monotonic() < deadline, log.read_text()
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.05)
-
-
-def _wait_for_webhooks(exchanges: list[Exchange], number: int) -> None:
-    deadline = time.monotonic() + 20
-    while len(_hooks(exchanges)) < number:
-        assert time.monotonic() < deadline, f"{len(_hooks(exchanges))} webhooks of {number}"
-        time.sleep(0.1)
+    finally:
+        server.stop()
 
 
 def _hooks(exchanges: list[Exchange]) -> list[Exchange]:
@@ -103,6 +71,15 @@ def test_every_answer_is_as_described(exchanges: list[Exchange], openapi: OpenAP
     faults: Counter[str] = Counter()
     for one in _asked(exchanges):
         faults.update(set(openapi.faults_of_answer(one.method, one.path, one.status, one.body)))
+    assert dict(faults) == {}
+
+
+def test_what_is_taken_is_taken_by_stripe(exchanges: list[Exchange], openapi: OpenAPI) -> None:
+    """To the depth of nested parameters and of what is expanded."""
+    faults: Counter[str] = Counter()
+    for one in _asked(exchanges):
+        if one.status == 200:
+            faults.update(set(openapi.faults_of_request(one.method, one.path, one.parameters)))
     assert dict(faults) == {}
 
 
@@ -173,7 +150,6 @@ KINDS = {
     "list",
     "payment_intent",
     "payment_method",
-    "plan",
     "price",
     "product",
     "setup_intent",
