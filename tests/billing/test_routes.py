@@ -186,7 +186,13 @@ def test_links_to_stripes_pages(buyer: Buyer) -> None:
     assert buyer.post("/billing/portal-session", expect=201)["url"].startswith(buyer.stripe.base)
     back = {"return_url": "http://localhost:3000/account"}
     assert buyer.post("/billing/portal-session", back, expect=201)["url"]
-    for url in ("javascript:alert(1)", "/account", "ftp://example.com"):
+    for url in (
+        "javascript:alert(1)",
+        "/account",
+        "ftp://example.com",
+        "https://example.com/\0",
+        "https://example.com/é",
+    ):
         assert buyer.post("/billing/portal-session", {"return_url": url}, expect=400)["details"].keys() == {
             "return_url"
         }
