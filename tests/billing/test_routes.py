@@ -13,6 +13,7 @@ from tests.billing.helpers_routes import CONFIRMED, DECLINED, GOOD, Buyer, until
 from tests.billing.local import LocalStripe
 
 SUBSCRIPTION = "/billing/subscription"
+BODY = {"plan": "pro", "payment_method_id": GOOD}
 
 
 def test_plans_tell_what_they_cost_and_allow(buyer: Buyer) -> None:
@@ -176,6 +177,23 @@ def test_of_many_at_once_one_subscribes(buyer: Buyer) -> None:
         thread.join()
     assert sorted(answers) == [201] + [409] * 7
     assert len(buyer.rows("SELECT 1 FROM subscriptions")) == 1
+
+
+def test_what_was_done_between_looking_and_asking_is_seen(buyer: Buyer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another request subscribes, and is done with it, after this one has found that nobody had."""
+    submit = operations.submit
+
+    def overtaken(*asked: Any) -> Any:
+        monkeypatch.setattr(operations, "submit", submit)
+        other = threading.Thread(target=lambda: buyer.colleague("admin").post(SUBSCRIPTION, BODY, expect=201))
+        other.start()
+        other.join()
+        return submit(*asked)
+
+    monkeypatch.setattr(operations, "submit", overtaken)
+    assert buyer.post(SUBSCRIPTION, BODY, expect=409)["code"] == "INVALID_STATE"
+    assert len(buyer.calls("POST", "/v1/subscriptions")) == 1
+    assert len(buyer.rows("SELECT 1 FROM billing_operations")) == 1
 
 
 def test_links_to_stripes_pages(buyer: Buyer) -> None:
