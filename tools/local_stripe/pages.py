@@ -44,7 +44,7 @@ def checkout(session: dict[str, Any], error: str | None = None) -> str:
     parts = [_section("Your order", *rows, total)] if rows else []
     if session["status"] != "open":
         parts.append(_section("", f"<p>This checkout is {escape(session['status'])}.</p>"))
-        return _page("Checkout", *parts)
+        return _page("Checkout", _alert(error), *parts)
     label = "Save card" if session["mode"] == "setup" else "Subscribe"
     back = _button("cancel", "Back") if session.get("cancel_url") else ""
     parts.append(_section("Pay by card", _form(_cards(), label, main=True), back))
