@@ -28,6 +28,8 @@ PRODUCTION = {
     "EDGEFLOW_LOG_FORMAT": "json",
     "EDGEFLOW_LOG_LEVEL": "INFO",
     "EDGEFLOW_RATE_LIMITS": "1",
+    # Fleets and points of organizations that have just registered: no plan of theirs would hold them.
+    "EDGEFLOW_BILLING": "off",
     # The limits count as they do in production, and are never reached.
     **{f"EDGEFLOW_RATE_LIMIT_{name}": "100000000 per minute" for name in ("IP", "USER", "ORG", "AUTH")},
 }

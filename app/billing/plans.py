@@ -1,52 +1,41 @@
-"""The plans there are, as ``config/plans.toml`` has them. Pure."""
+"""The plans of this installation, for whoever asks what one includes."""
 
-import tomllib
-from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
-from pathlib import Path
+from typing import Any
 
-from config.settings import settings
+from config.plans import DEFAULT, QUOTAS, Plan, Price, Retention, plans
 
-ROOT = Path(__file__).parents[2]
-DEFAULT = "free"
-
-
-@dataclass(frozen=True)
-class Retention:
-    """How long things are kept, and answered."""
-
-    raw: timedelta
-    minutes: timedelta
-    hours: timedelta
-    logs: timedelta
-
-
-@dataclass(frozen=True)
-class Plan:
-    """``id`` is what an organization's row says, ``name`` what people read."""
-
-    id: str
-    name: str
-    retention: Retention
-
-
-@cache
-def plans() -> dict[str, Plan]:
-    """Every plan by its id, the smallest first."""
-    read = tomllib.loads((ROOT / settings().plans_file).read_text())
-    return {key: Plan(key, values["name"], _retention(values["retention"])) for key, values in read.items()}
+__all__ = ["DEFAULT", "QUOTAS", "Plan", "Price", "Retention", "by_price", "listed", "longest", "plan", "plans"]
 
 
 def plan(name: str) -> Plan:
-    """The plan of that id; the free one for a plan that is sold no more."""
+    """The plan of that id; the free one for a plan that there is no more."""
     return plans().get(name) or plans()[DEFAULT]
+
+
+def listed() -> list[dict[str, Any]]:
+    """The free plan and those that are sold, the smallest first, in the API's shape."""
+    return [_shown(one) for one in plans().values() if one.price or one.id == DEFAULT]
+
+
+def _shown(one: Plan) -> dict[str, Any]:
+    price = one.price
+    return {
+        "id": one.id,
+        "name": one.name,
+        "price": price.amount if price else 0,
+        "currency": price and price.currency,
+        "interval": price and price.interval,
+        "trial_days": one.trial_days,
+        "quotas": {**one.quotas, "retention_days": one.retention.raw.days},
+    }
+
+
+def by_price(stripe_price: str) -> Plan | None:
+    """The plan that is sold at that price of Stripe's; None for a price that is none of ours."""
+    return next((one for one in plans().values() if one.price and one.price.stripe_price == stripe_price), None)
 
 
 def longest(kind: str) -> timedelta:
     """The longest time that any plan keeps ``kind`` (a field of ``Retention``)."""
     return max(getattr(one.retention, kind) for one in plans().values())
-
-
-def _retention(days: dict[str, int]) -> Retention:
-    return Retention(**{kind: timedelta(days=number) for kind, number in days.items()})
