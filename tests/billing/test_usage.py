@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from sqlalchemy import text
 
-from app import db
+from app import db, retention
 from app.billing import usage, usage_queries
 from app.errors import ValidationFailed
 from tests import make
@@ -205,6 +205,18 @@ def test_points_that_were_counted_long_after_their_hour_are_taken_over(org: UUID
     count_points(org, 0, 4)
     usage.catch_up()
     assert hours(org)[0] == (0, 1, 0, 4)
+
+
+def test_usage_is_kept_for_thirteen_months(org: UUID) -> None:
+    for days in (390, 400):
+        hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(days=days)
+        execute(f"INSERT INTO usage_hours (org_id, hour, {COLUMNS}) VALUES (:o, :h, 1, 1, 1, 1)", o=org, h=hour)
+        execute("INSERT INTO usage_points (org_id, hour, points) VALUES (:o, :h, 1)", o=org, h=hour)
+    with db.transaction(system=True):
+        retention.clean()
+    for table in ("usage_hours", "usage_points"):
+        ages = execute(f"SELECT now() - hour AS age FROM {table} WHERE org_id = :o", o=org).all()
+        assert [row.age.days for row in ages] == [390]
 
 
 # What is told
