@@ -41,6 +41,7 @@ def test_what_was_refused_comes_again(someone: Someone, receiver: Receiver) -> N
 
 
 def test_duplicates_and_disorder(server: LocalStripe, api: stripe.StripeClient, receiver: Receiver) -> None:
+    until(lambda: server.local.get("/webhooks").json()["pending"] == 0)
     server.tell("/webhooks", hold=True, duplicate=2, shuffle=True)
     id = api.v1.customers.create({}).id
     for number in range(12):
