@@ -7,8 +7,9 @@ they are encrypted under a key that only the client's Idempotency-Key, which is 
 
 import base64
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -25,7 +26,10 @@ KEEP = "24 hours"
 
 
 class IdempotencyKey(Base):
-    """A claimed key; ``response`` is null while its request is under way (or was cut off)."""
+    """A claimed key; ``response`` is null while its request is under way (or was cut off).
+
+    It holds the answer, or what work it will come of.
+    """
 
     __tablename__ = "idempotency_keys"
 
@@ -45,13 +49,24 @@ class Answer:
 
 @dataclass(frozen=True)
 class Claim:
-    """A key that this request holds; ``save`` keeps its answer for those who come again."""
+    """A key that this request holds; ``save`` keeps its answer for those who come again.
+
+    ``work``: what an earlier request with the key began, and has not answered for.
+    """
 
     key: str
     key_hash: bytes
+    work: UUID | None = None
 
     def save(self, answer: Answer) -> None:
-        plain = orjson.dumps([answer.status, answer.headers, base64.b64encode(answer.body).decode()])
+        self._store([answer.status, answer.headers, base64.b64encode(answer.body).decode()])
+
+    def begin(self, work: UUID) -> None:
+        """Keep, together with the work itself, that the answer comes of it, however long it takes."""
+        self._store([str(work)])
+
+    def _store(self, kept: list[Any]) -> None:
+        plain = orjson.dumps(kept)
         db.session.execute(
             text("UPDATE idempotency_keys SET response = :response WHERE key_hash = :key_hash"),
             {"response": _cipher(self.key).encrypt(plain), "key_hash": self.key_hash},
@@ -61,6 +76,8 @@ class Claim:
 def claim(scope: str, org_id: UUID | None, key: str, request: bytes) -> Claim | Answer:
     """Claim ``key`` for a request, or give the stored answer of the one that held it.
 
+    A claim with ``work`` is the same request again, while that work goes on or has gone unanswered for: it does
+    nothing but wait for it.
     ``scope`` names caller and route, so that keys of different callers never meet. Raises Conflict when the key came
     with another request, or when the first one has not been answered (its outcome is not known).
     """
@@ -82,7 +99,7 @@ def claim(scope: str, org_id: UUID | None, key: str, request: bytes) -> Claim | 
     return held if claimed else _stored(held, values["request"])
 
 
-def _stored(held: Claim, request_hash: object) -> Answer:
+def _stored(held: Claim, request_hash: object) -> Claim | Answer:
     row = db.session.execute(
         text("SELECT request_hash, response FROM idempotency_keys WHERE key_hash = :key_hash"),
         {"key_hash": held.key_hash},
@@ -91,7 +108,10 @@ def _stored(held: Claim, request_hash: object) -> Answer:
         raise Conflict("this Idempotency-Key was used with another request")
     if row.response is None:
         raise Conflict("the first request with this Idempotency-Key has not been answered; its outcome is not known")
-    status, headers, body = orjson.loads(_cipher(held.key).decrypt(row.response))
+    kept = orjson.loads(_cipher(held.key).decrypt(row.response))
+    if len(kept) == 1:
+        return replace(held, work=UUID(kept[0]))
+    status, headers, body = kept
     return Answer(status, [(name, value) for name, value in headers], base64.b64decode(body))
 
 

@@ -16,6 +16,7 @@ import structlog
 from flask import Flask, Response, g, request
 from prometheus_client import Counter, Histogram
 
+from app import cards
 from config.settings import Settings
 
 log = structlog.get_logger("http")
@@ -28,18 +29,21 @@ _SECRET_VALUES = re.compile(
     r"\b(?:device|edgeflow|code|invite|refresh)_[A-Za-z0-9_-]{20,}|\beyJ[\w-]+\.[\w-]+\.[\w-]+|://[^:/@\s]*:[^@/\s]+@"
 )
 REDACTED = "[redacted]"
-_HARMLESS = frozenset({int, float, bool, type(None)})
+_CARDS_FROM = 10**12
+_HARMLESS = frozenset({float, bool, type(None)})
 _REQUEST_FIELDS = ("method", "path", "status", "ms")
 _QUIET = ("/healthz", "/readyz", "/internal/metrics")
 
 
 def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Keep secrets out of a log line: by the names of fields, and by what our tokens and URLs look like."""
+    """Keep secrets out of a log line: by the names of fields, and by what our tokens, URLs and card numbers look like."""
     for key, value in event.items():
         if _is_secret(key):
             event[key] = REDACTED
+        elif type(value) is int:
+            event[key] = REDACTED if value >= _CARDS_FROM and cards.issued(str(value)) else value
         elif type(value) not in _HARMLESS:
-            told = value if isinstance(value, str) else str(value)
+            told = cards.masked(value if isinstance(value, str) else str(value), REDACTED)
             event[key] = _SECRET_VALUES.sub(REDACTED, told) if "_" in told or "eyJ" in told or "://" in told else told
     return event
 

@@ -1,6 +1,7 @@
 """Idempotency-Key on POST: the request side of ``app.idempotency``."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -8,7 +9,7 @@ from flask import Response, g, make_response, request
 
 from app import db, idempotency
 from app.api import error_response
-from app.errors import AppError, ValidationFailed
+from app.errors import AppError, ServiceUnavailable, ValidationFailed
 from app.idempotency import Answer, Claim
 
 KEPT_HEADERS = ("Content-Type", "Location")
@@ -25,9 +26,27 @@ def run_once(caller: str, org_id: UUID | None, call: Callable[[], Any]) -> Any:
     claimed = idempotency.claim(scope, org_id, key, request.get_data() + b"\0" + request.query_string)
     if isinstance(claimed, Answer):
         return Response(claimed.body, claimed.status, [*claimed.headers, ("Idempotent-Replayed", "true")])
+    g.claim = claimed
     response = make_response(_outcome(call))
     _keep(claimed, org_id, response)
     return response
+
+
+def begun() -> UUID | None:
+    """The work that an earlier request with this key began, and that has not been answered for: wait for it alone."""
+    claimed: Claim | None = g.get("claim")
+    return claimed.work if claimed else None
+
+
+def answer_comes_of(work: UUID) -> None:
+    """Say, in the transaction that begins it, of what work the answer will come.
+
+    Should this request end without it (it goes on too long, the process dies), the same key asks for it again.
+    """
+    claimed: Claim | None = g.get("claim")
+    if claimed:
+        g.claim = replace(claimed, work=work)
+        claimed.begin(work)
 
 
 def commit_before_waiting() -> None:
@@ -43,7 +62,8 @@ def _outcome(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except AppError as error:
-        if not (g.get("effects_committed") or error.keeps_changes):
+        goes_on = begun() is not None and isinstance(error, ServiceUnavailable)
+        if goes_on or not (g.get("effects_committed") or error.keeps_changes):
             raise
         return error_response(error)
 
