@@ -1,6 +1,8 @@
 """The platform's processes with somebody to pay: a local Stripe whose clock the tests move, and a gate before it."""
 
 import contextlib
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ import pytest
 
 from tests.billing.e2e.gate import Gate
 from tests.invariants.servers import Servers
-from tests.platform import Platform
+from tests.platform import ROOT, Platform
 
 PLANS = Path(__file__).with_name("plans.toml")
 PASSWORD = "correct horse battery"
@@ -112,6 +114,12 @@ class Shop:
         with psycopg.connect(self.servers.superuser_url, autocommit=True) as connection:
             done = connection.execute(query, values)
             return done.fetchall() if done.description else []
+
+    def job(self, name: str, *args: Any) -> None:
+        """Ask for a job, as the scheduler does when it is due."""
+        script = f"from app.jobs import send; assert send({name!r}, *{args!r})"
+        environ = {**self.platform.environ, "PYTHONPATH": str(ROOT)}
+        subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environ, check=True, timeout=30)
 
 
 @contextlib.contextmanager

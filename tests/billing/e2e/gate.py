@@ -77,9 +77,11 @@ class _Request(BaseHTTPRequestHandler):
         for name in ("Content-Type", "Request-Id", "Idempotent-Replayed", "Stripe-Should-Retry", "Retry-After"):
             if name in answer.headers:
                 self.send_header(name, answer.headers[name])
-        self.send_header("Content-Length", str(len(answer.content)))
+        # Links that Stripe gives lead back here: they are Stripe's as long as this is taken for Stripe.
+        content = answer.content.replace(self.server.target.encode(), self.server.url.encode())
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(answer.content)
+        self.wfile.write(content)
 
     do_GET = do_POST = do_DELETE = _pass_on
 
