@@ -24,6 +24,8 @@ class Gate(ThreadingHTTPServer):
         self.calls: list[str] = []
         """``"POST /v1/customers"``, as they came; ids are written ``*``."""
         self.deaths: list[tuple[str, When]] = []
+        self.keyless = False
+        """Takes the Idempotency-Key off what passes: without this protection tests must fail."""
         self._kill = kill
         self._armed: tuple[str, When] | None = None
         self._lock = threading.Lock()
@@ -67,7 +69,8 @@ class _Request(BaseHTTPRequestHandler):
         if not self.server.passed(call, "before"):
             self.close_connection = True
             return
-        headers = {name: self.headers[name] for name in KEPT if name in self.headers}
+        kept = [name for name in KEPT if not (self.server.keyless and name == "Idempotency-Key")]
+        headers = {name: self.headers[name] for name in kept if name in self.headers}
         url = f"{self.server.target}{self.path}"
         answer = self.server.http.request(self.command, url, content=body, headers=headers)
         if not self.server.passed(call, "after"):
