@@ -1,4 +1,4 @@
-"""The worker is killed before and after each call to Stripe: nobody is charged twice, nothing asked for is forgotten."""
+"""The worker is killed before and after each call to Stripe: nobody is charged twice, and nothing is forgotten."""
 
 from pathlib import Path
 
