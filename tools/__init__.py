@@ -1,0 +1,1 @@
+"""Programs that stand beside the platform; nothing in ``app`` knows of them."""

@@ -1,0 +1,1 @@
+"""What Stripe does by itself: periods, payments, invoices, and what becomes of subscriptions."""
