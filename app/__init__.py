@@ -20,6 +20,7 @@ from app.health import blp as health
 from app.observability import configure_logging, observe_requests
 from app.tunnel.routes import mount
 from app.watch import watcher
+from config.plans import plans
 from config.settings import Settings, settings
 
 log = structlog.get_logger(__name__)
@@ -67,6 +68,7 @@ def _read_body() -> None:
 def create_app() -> Flask:
     """The web application, configured from the environment. Raises SettingsError."""
     config = settings()
+    plans()
     configure_logging(config)
     app = EdgeFlow(__name__, static_folder=None)
     app.config.update(_flask_config(config))

@@ -27,8 +27,9 @@ PASSWORD = "correct horse battery staple"
 PRODUCTION = {
     "EDGEFLOW_LOG_FORMAT": "json",
     "EDGEFLOW_LOG_LEVEL": "INFO",
-    "EDGEFLOW_BILLING": "off",  # its fleets and floods are larger than what costs nothing
     "EDGEFLOW_RATE_LIMITS": "1",
+    # Fleets and points of organizations that have just registered: no plan of theirs would hold them.
+    "EDGEFLOW_BILLING": "off",
     # The limits count as they do in production, and are never reached.
     **{f"EDGEFLOW_RATE_LIMIT_{name}": "100000000 per minute" for name in ("IP", "USER", "ORG", "AUTH")},
 }

@@ -17,9 +17,11 @@ import gunicorn.util
 from gunicorn.http.wsgi import Response
 
 from config.launch.json_logger import JsonLogger
+from config.plans import plans_or_exit
 from config.settings import settings_or_exit
 
 _settings = settings_or_exit()
+plans_or_exit()
 SHORT_BYTES = 16_384
 _spare_descriptors = 2_048  # database, Redis, log and listening sockets of one process
 

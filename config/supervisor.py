@@ -15,7 +15,7 @@ from types import FrameType
 
 import httpx
 
-from config import demo, embedded, local_stripe, mailbox, webhook_receiver
+from config import demo, embedded, local_stripe, mailbox, plans, webhook_receiver
 from config.launch import host, leftovers
 from config.launch.console import Terminal
 from config.launch.program import LaunchError, Program
@@ -32,6 +32,7 @@ def main() -> int:
     terminal = Terminal()
     try:
         settings = load(os.environ)
+        plans.load(settings.plans_file)
         data_dir = settings.data_dir.resolve()
         with embedded.lock(data_dir):
             return _supervise(settings, data_dir, terminal)

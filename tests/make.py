@@ -11,10 +11,10 @@ from app.organizations.models import Membership, Organization
 from app.tokens import digest, new_token
 
 
-def organization(name: str = "Acme") -> UUID:
+def organization(name: str = "Acme", plan: str = "free") -> UUID:
     org_id = uuid4()
     with db.transaction(org_id) as session:
-        session.add(Organization(id=org_id, name=name))
+        session.add(Organization(id=org_id, name=name, plan=plan))
     return org_id
 
 

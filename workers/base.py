@@ -11,6 +11,7 @@ from prometheus_client import Counter
 from app import db, jobs
 from app.observability import configure_logging
 from app.processes import Heartbeat
+from config.plans import plans_or_exit
 from config.settings import settings_or_exit
 
 log = structlog.get_logger("worker")
@@ -65,6 +66,7 @@ class Alive(Middleware):
 def boot() -> None:
     """Set up this process as a worker, before any actor is declared."""
     config = settings_or_exit()
+    plans_or_exit()
     configure_logging(config)
     db.configure(config.database_url, STATEMENT_SECONDS)
     broker = jobs.broker()

@@ -13,6 +13,7 @@ from app.api_schema import joined
 from app.auth import api_keys, schemas, service
 from app.auth.models import Session
 from app.auth.roles import Role
+from app.billing import quotas
 from app.organizations import service as organizations
 from app.organizations.access import current, public, requires
 from app.pagination import Page, PageQuery
@@ -26,13 +27,14 @@ class Register(MethodView):
     @public
     @blp.arguments(schemas.RegistrationCreate)
     @blp.response(201, schemas.TokensRead)
-    @blp.errors(403, 404)
+    @blp.errors(402, 403, 404)
     def post(self, data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         """Register a user with a new organization, or with the one that invited him, and sign in."""
         _count_attempt()
         user = service.create_user(data["email"], data["password"], data["name"])
         if "invitation_token" in data:
             org_id = organizations.accept(user.id, user.email, data["invitation_token"])
+            quotas.claim(org_id, "members", adding=0)
         else:
             org_id = organizations.found(user.id, data["organization_name"])
         return _sign_in(user.id, org_id), {"Location": f"{PREFIX}/auth/profile"}

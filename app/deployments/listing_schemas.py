@@ -84,9 +84,10 @@ class QuotaEffect(Schema):
     """What creating the deployment would count for."""
 
     quota = fields.String(metadata={"example": "deployments_per_month"})
-    limit = fields.Integer(allow_none=True, metadata={"description": "null: none", "example": None})
+    limit = fields.Integer(allow_none=True, metadata={"description": "null: unlimited", "example": 1000})
     used = fields.Integer(metadata={"description": "this month (UTC)", "example": 12})
     would_use = fields.Integer(metadata={"example": 13})
+    refused = fields.Boolean(metadata={"description": "creating it would be answered 402", "example": False})
 
 
 class DryRunDevice(Schema):

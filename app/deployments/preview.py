@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Subquery, Text, and_, case, cast, func, li
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from app import db
+from app.billing import quotas
 from app.deployments.models import Deployment, Execution, Installation
 from app.devices import status
 from app.devices.models import Connection, Device, Shadow
@@ -38,20 +39,12 @@ def preview(
         "flow_id": flow_id,
         "version": version,
         "totals": {**totals, "left_out_disabled": db.session.scalar(left_out) or 0},
-        "quota": _quota(org_id),
+        "quota": quotas.outlook(org_id, "deployments_per_month"),
         "items": [dict(row._mapping) for row in rows],
         "total": totals["targets"],
         "limit": limit,
         "offset": offset,
     }
-
-
-def _quota(org_id: UUID) -> dict[str, Any]:
-    """What it would add to the month's deployments. Nothing limits them yet."""
-    this_month = Deployment.created_at >= func.date_trunc("month", func.now())
-    query = select(func.count()).select_from(Deployment).where(Deployment.org_id == org_id, this_month)
-    used = db.session.scalar(query) or 0
-    return {"quota": "deployments_per_month", "limit": None, "used": used, "would_use": used + 1}
 
 
 def _totals(found: Subquery) -> Any:

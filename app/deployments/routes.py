@@ -39,12 +39,12 @@ class Deployments(MethodView):
     @blp.arguments(DryRunQuery, location="query")
     @blp.response(201, DeploymentRead)
     @blp.alt_response(200, schema=DryRunRead, example=example_of(DryRunRead), description="a dry run")
-    @blp.errors(404, 409)
+    @blp.errors(402, 404, 409)
     def post(self, data: dict[str, Any], query: dict[str, Any]) -> Any:
         """Create a deployment, and start it if asked to: at once, at its time, or as soon as it is approved.
 
         With `dry_run=true` nothing is stored; the answer is what a start at once would do.
-        409 for a flow that has never been published.
+        409 for a flow that has never been published, 402 when the month's deployments are used up.
         """
         if query.pop("dry_run"):
             asked = {name: data[name] for name in ("flow_id", "target", "version") if name in data}

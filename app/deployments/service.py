@@ -8,6 +8,7 @@ from sqlalchemy import func, select
 
 from app import db
 from app.auth.roles import Role
+from app.billing import quotas
 from app.deployments import engine, ledger, members, preview, queries, rollout
 from app.deployments.models import Deployment, Stage
 from app.deployments.state import count
@@ -44,9 +45,12 @@ def create(
     """A new deployment of a published version; ``start`` starts it at once, ``schedule_at`` then; with ``approval``
     neither before somebody has approved it.
 
-    Raises NotFound (no such flow), Conflict (never published), ValidationFailed (no such version, no such device).
+    Raises NotFound (no such flow), Conflict (never published), ValidationFailed (no such version, no such device) or
+    QuotaExceeded.
     """
     flow_name, number = _published(org_id, flow_id, version)
+    devices = members.count(org_id, target)
+    quotas.claim(org_id, "deployments_per_month")
     deployment = Deployment(
         org_id=org_id,
         flow_id=flow_id,
@@ -61,7 +65,7 @@ def create(
     )
     db.session.add(deployment)
     db.session.flush()
-    _add_stages(deployment, members.count(org_id, target))
+    _add_stages(deployment, devices)
     if approval:
         _become(deployment, "waiting_for_approval")
     else:

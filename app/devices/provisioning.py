@@ -9,6 +9,7 @@ import orjson
 from sqlalchemy import delete, func, or_, select, text, update
 
 from app import db, journal
+from app.billing import quotas
 from app.devices import bounds
 from app.devices.models import Device, DeviceKey
 from app.errors import Unauthorized
@@ -28,7 +29,8 @@ def provision(provisioning_code: str, hardware_info: dict[str, Any], network_inf
     The code must be used for the first time within 24 h. The hardware that it is bound to may come again at any time
     (agents lose their key at restart) and gets the same device; former keys end 10 minutes later.
     Raises Unauthorized, in the same words whether the code is unknown, expired, or bound to other hardware;
-    TooLarge and ValidationFailed for unreasonable objects.
+    TooLarge and ValidationFailed for unreasonable objects; QuotaExceeded for the first use of a code while there are
+    more devices than the plan includes (the code stays as it is).
     """
     bounds.check("hardware_info", hardware_info)
     bounds.check("network_info", network_info)
@@ -36,6 +38,8 @@ def provision(provisioning_code: str, hardware_info: dict[str, Any], network_inf
     print_of_caller = fingerprint(hardware_info, network_info)
     if device is None or device.disabled_at is not None or not _admits(device, print_of_caller):
         raise Unauthorized("the provisioning code is unknown, expired, or bound to other hardware")
+    if device.provisioned_at is None:
+        quotas.claim(device.org_id, "devices", adding=0)
     device.fingerprint = print_of_caller
     again = " again" if device.provisioned_at else ""
     device.provisioned_at = func.now()

@@ -47,6 +47,7 @@ class Devices(MethodView):
     @requires(Role.OPERATOR)
     @blp.arguments(DeviceCreate)
     @blp.response(201, DeviceCreated)
+    @blp.errors(402)
     def post(self, data: dict[str, Any]) -> Any:
         """Register a device; its key and provisioning code are shown this once."""
         return service.create(current.org, **data)
@@ -57,7 +58,7 @@ class Devices(MethodView):
 @public
 @blp.arguments(ProvisionRequest)
 @blp.response(201, Provisioned)
-@blp.errors(401)
+@blp.errors(401, 402)
 def provision(data: dict[str, Any]) -> Any:
     """Trade a provisioning code for a device's id and key, as agents do."""
     limits.by_address("provision", PROVISION_LIMIT)

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import ColumnElement, Row, Select, delete, false, func, or_, select, true
 
 from app import db, journal
+from app.billing import quotas
 from app.devices import bounds, queries, shadow, status
 from app.devices.models import Connection, Device, DeviceKey, Shadow
 from app.errors import NotFound
@@ -29,9 +30,10 @@ def create(
 ) -> dict[str, Any]:
     """Register a device. Its ``api_key`` and ``provisioning_code`` are in this answer and never again.
 
-    Raises TooLarge or ValidationFailed for unreasonable metadata.
+    Raises TooLarge or ValidationFailed for unreasonable metadata, and QuotaExceeded.
     """
     bounds.check("metadata", metadata or {})
+    quotas.claim(org_id, "devices")
     key, code = new_token("device"), new_token("code")
     device = Device(
         id=uuid4(),

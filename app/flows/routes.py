@@ -38,6 +38,7 @@ class Flows(MethodView):
     @requires(Role.OPERATOR)
     @blp.arguments(FlowCreate)
     @blp.response(201, FlowRead)
+    @blp.errors(402)
     def post(self, data: dict[str, Any]) -> Flow:
         """Create a flow."""
         return service.create(current.org, current.actor, **data)

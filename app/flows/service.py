@@ -7,6 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import defer
 
 from app import db
+from app.billing import quotas
 from app.errors import NotFound
 from app.flows.definition import content_hash
 from app.flows.models import Flow, FlowVersion
@@ -22,7 +23,8 @@ SORTABLE = {
 
 
 def create(org_id: UUID, actor: str, *, name: str, description: str, definition: dict[str, Any]) -> Flow:
-    """A new draft."""
+    """A new draft. Raises QuotaExceeded."""
+    quotas.claim(org_id, "flows")
     flow = Flow(
         org_id=org_id,
         name=name,

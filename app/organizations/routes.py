@@ -9,6 +9,7 @@ from app.api import PREFIX, Blueprint
 from app.api_schema import joined
 from app.auth import service as users
 from app.auth.roles import Role
+from app.billing import quotas
 from app.organizations import schemas, service
 from app.organizations.access import current, requires
 from app.pagination import Page, PageQuery
@@ -59,9 +60,11 @@ class Members(MethodView):
     @requires(Role.ADMIN)
     @blp.arguments(schemas.InvitationCreate)
     @blp.response(201, schemas.InvitationCreated)
+    @blp.errors(402)
     def post(self, data: dict[str, Any], organization_id: UUID) -> tuple[dict[str, Any], dict[str, str]]:
         """Invite somebody by e-mail address; hand him the token, which is shown only in this answer, within 7 days."""
-        invitation, token = service.invite(organization_id, current.role, current.user_id, **data)
+        invitation, token, is_new = service.invite(organization_id, current.role, current.user_id, **data)
+        quotas.claim(organization_id, "members", adding=int(is_new), made=True)
         location = f"{PREFIX}/organizations/{organization_id}/invitations/{invitation.id}"
         return joined(schemas.InvitationRead, invitation, invitation_token=token), {"Location": location}
 
@@ -108,9 +111,10 @@ class AcceptInvitation(MethodView):
     @requires(None, user=True)
     @blp.arguments(schemas.InvitationAccept)
     @blp.response(200, schemas.OrganizationRead)
-    @blp.errors(404)
+    @blp.errors(402, 404)
     def post(self, data: dict[str, Any]) -> Any:
         """Join the organization that invited one's e-mail address."""
         user = users.get_user(current.identity.id)
         org_id = service.accept(user.id, user.email, data["token"])
+        quotas.claim(org_id, "members", adding=0)
         return service.membership(user.id, org_id)

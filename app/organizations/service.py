@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, Row, Select, column, delete, func, literal, select, update
+from sqlalchemy import ColumnElement, Row, Select, column, delete, func, literal, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app import clock, db, journal
@@ -121,14 +121,17 @@ def invitations(org_id: UUID, *, limit: int, offset: int, sort: str | None = Non
     return paginate(query, limit=limit, offset=offset, sort=sort, by=_INVITATION_SORT, default="-created_at")
 
 
-def invite(org_id: UUID, own: Role, invited_by: UUID | None, *, email: str, role: Role) -> tuple[Invitation, str]:
+def invite(org_id: UUID, own: Role, invited_by: UUID | None, *, email: str, role: Role) -> tuple[Invitation, str, bool]:
     """Offer membership to an address; an open invitation to it is replaced, its token void.
 
-    Answers the invitation and its token, of which only the HMAC is stored. Raises Forbidden or Conflict.
+    Answers the invitation, its token, of which only the HMAC is stored, and whether there is one more open now.
+    Raises Forbidden or Conflict.
     """
     _demand_reach(own, role)
     if db.session.scalar(select(_members(org_id).where(_same(User.email, email)).exists())):
         raise Conflict("this user is a member already")
+    open_to_it = (Invitation.org_id == org_id, _same(Invitation.email, email), Invitation.accepted_at.is_(None))
+    db.session.execute(delete(Invitation).where(*open_to_it, Invitation.expires_at <= func.now()))
     token = new_token("invite")
     offer = {
         "email": email,
@@ -144,7 +147,10 @@ def invite(org_id: UUID, own: Role, invited_by: UUID | None, *, email: str, role
         index_elements=still_open, index_where=Invitation.accepted_at.is_(None), set_={**offer, "id": uuid4()}
     )
     journal.note(org_id, "member.invited", f"{email} was invited", role=str(role))
-    return db.session.scalars(statement.returning(Invitation)).one(), token
+    # Only a row that was updated has an xmax: the one open invitation is the former one, replaced.
+    made: Any = statement.returning(Invitation, literal_column("xmax = 0").label("is_new"))
+    invitation, is_new = db.session.execute(made).one()
+    return invitation, token, is_new
 
 
 def withdraw(org_id: UUID, invitation_id: UUID) -> None:

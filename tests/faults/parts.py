@@ -13,12 +13,7 @@ from tests.faults import points
 from tests.platform import Platform
 
 WATCH_SECONDS = 0.1
-SETTINGS = {
-    "EDGEFLOW_RATE_LIMITS": "0",
-    "EDGEFLOW_REDELIVER_SECONDS": "3",
-    "EDGEFLOW_DEMO": "0",
-    "EDGEFLOW_BILLING": "off",  # its fleets are larger than what costs nothing
-}
+SETTINGS = {"EDGEFLOW_RATE_LIMITS": "0", "EDGEFLOW_REDELIVER_SECONDS": "3", "EDGEFLOW_DEMO": "0"}
 
 
 class Parts(Platform):

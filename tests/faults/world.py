@@ -177,10 +177,17 @@ def populated(
         fleet = {"faults": {}, "latency_ms": 300.0, "without_dedup": False, **fleet}
     urls = [parts.url(number) for number in range(len(parts.ports))]
     with contextlib.closing(User(urls, careless=careless)) as user:
+        _subscribe_all(servers)
         members = _devices(user, devices)
         flow = user("POST", "/flows", {"name": "watch", "definition": {"nodes": NODES, "connections": []}})
         with FleetProcess(parts.folder / "fleet.log", members, kind=kind, urls=urls, **fleet) as crowd:
             yield World(servers, parts, user, members, crowd, str(flow["id"]))
+
+
+def _subscribe_all(servers: Servers) -> None:
+    """To a plan that holds the fleet, and whose limits are counted."""
+    with psycopg.connect(servers.superuser_url, autocommit=True) as connection:
+        connection.execute("UPDATE organizations SET plan = 'pro'")
 
 
 def _devices(user: User, count: int) -> list[Member]:
