@@ -31,18 +31,19 @@ _LATEST_AT_ONCE = 5_000
 
 
 class FromDevice(NamedTuple):
-    """Points of one device."""
+    """Points of one device, and the hour (UTC) in which they arrived."""
 
     org_id: UUID
     device_id: UUID
     points: Sequence[Point]
+    hour: datetime
 
 
 @dataclass
 class Stored:
-    """What became of points: how many of each organization were stored, and how many refused, by reason."""
+    """What became of points: how many of each organization and hour were stored, and how many refused, by reason."""
 
-    points: Counter[UUID] = field(default_factory=Counter)
+    points: Counter[tuple[UUID, datetime]] = field(default_factory=Counter)
     refused: dict[UUID, Counter[str]] = field(default_factory=dict)
 
 
@@ -57,9 +58,9 @@ def add(session: Session, incoming: Sequence[FromDevice]) -> Stored:
     later = list[FromDevice]()
     for one in incoming:
         count, unknown = _write(one, rows, latest)
-        stored.points[one.org_id] += count
+        stored.points[one.org_id, one.hour] += count
         if unknown:
-            later.append(FromDevice(one.org_id, one.device_id, unknown))
+            later.append(one._replace(points=unknown))
     if later:
         _add_new(session, later, rows, latest, stored)
     if rows:
@@ -103,7 +104,7 @@ def _add_new(
     refused = find_or_make(session, wanted)
     for one in later:
         count, without = _write(one, rows, latest)
-        stored.points[one.org_id] += count
+        stored.points[one.org_id, one.hour] += count
         reasons = [refused.get((one.org_id, one.device_id, point[0])) for point in without]
         found = Counter(reason for reason in reasons if reason)
         if found:

@@ -14,6 +14,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app import db
+from app.billing import points as quota
+from app.billing.points import Arrival, Overtaken, hour_of
 from app.logs import store as logs
 from app.metrics import store as metrics
 from app.metrics.store import FromDevice, StaleSeries, Stored, Used
@@ -72,6 +74,8 @@ def _store_some() -> int:
             _store(session, taken)
     except StaleSeries:
         log.info("series were deleted: stored again", frames=len(taken))
+    except Overtaken:
+        log.info("others have reached a limit meanwhile: stored again", frames=len(taken))
     except AWAY:
         raise
     except Exception:
@@ -91,7 +95,7 @@ def _store_each(frames: list[Frame]) -> None:
             with db.transaction(system=True) as session:
                 _store(session, _delete(session, [frame.id]))
             stored += 1
-        except StaleSeries:
+        except (StaleSeries, Overtaken):
             continue  # it is still there, and comes next
         except AWAY:
             raise
@@ -139,7 +143,10 @@ def _store(session: Session, frames: list[Frame]) -> None:
     found = [(frame, read(frame.body, frame.received_at)) for frame in frames if frame.device_id in there]
     if not found:
         return
-    stored = metrics.add(session, [FromDevice(f.org_id, f.device_id, c.points) for f, c in found if c.points])
+    over = _cut(session, found)
+    stored = metrics.add(
+        session, [FromDevice(f.org_id, f.device_id, c.points, hour_of(f.received_at)) for f, c in found if c.points]
+    )
     lines = [
         (frame.org_id, frame.device_id, at, claimed, frame.received_at, level, message, fields)
         for frame, contents in found
@@ -148,8 +155,9 @@ def _store(session: Session, frames: list[Frame]) -> None:
     if lines:
         logs.add(session, lines)
     _tell(session, found, stored)
-    used = _used(found, stored)
+    used = _used(found, stored, over)
     metrics.count(session, used)
+    quota.count(session, stored.points, over)
     db.after_commit(lambda: _observe(used.values()))
 
 
@@ -159,8 +167,27 @@ def _devices(session: Session, device_ids: set[UUID]) -> set[UUID]:
     return set(session.scalars(text("SELECT id FROM devices WHERE id = ANY (:ids)"), {"ids": list(device_ids)}))
 
 
-def _used(found: list[tuple[Frame, Contents]], stored: Stored) -> dict[UUID, Used]:
-    points, refused, lines = stored.points, Counter[UUID](), Counter[UUID]()
+def _cut(session: Session, found: list[tuple[Frame, Contents]]) -> Counter[Arrival]:
+    """Leave out the points that the plans have no room for any more, the last ones first; how many."""
+    wanted, over = Counter[Arrival](), Counter[Arrival]()
+    for frame, contents in found:
+        if contents.points:
+            wanted[frame.org_id, hour_of(frame.received_at)] += len(contents.points)
+    room = quota.room(session, wanted)
+    for frame, contents in found if room.left else ():
+        number = len(contents.points)
+        del contents.points[room.take(frame.org_id, frame.received_at, number) :]
+        if len(contents.points) < number:
+            over[frame.org_id, hour_of(frame.received_at)] += number - len(contents.points)
+    return over
+
+
+def _used(found: list[tuple[Frame, Contents]], stored: Stored, over: Counter[Arrival]) -> dict[UUID, Used]:
+    points, refused, lines = Counter[UUID](), Counter[UUID](), Counter[UUID]()
+    for (org_id, _hour), number in stored.points.items():
+        points[org_id] += number
+    for (org_id, _hour), number in over.items():
+        refused[org_id] += number
     for org_id, reasons in stored.refused.items():
         refused[org_id] += reasons.total()
     for frame, contents in found:

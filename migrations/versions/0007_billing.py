@@ -135,6 +135,11 @@ INDEXES = (
     "CREATE INDEX ix_stripe_events_received_at ON stripe_events (received_at)",
     "CREATE INDEX ix_usage_hours_unreported ON usage_hours (org_id, hour) WHERE reported_at IS NULL",
 )
+# What usage is added up from; entries of other kinds, of which there are many more, are not in it.
+_USAGE = """CREATE INDEX ix_log_entries_usage ON log_entries (org_id, time) WHERE source = 'platform' AND kind IN (
+    'device.connected', 'device.disconnected', 'device.deleted', 'command', 'deployment.status', 'execution.succeeded',
+    'execution.failed', 'execution.timed_out', 'execution.rejected', 'execution.canceled', 'execution.removed',
+    'execution.superseded', 'execution.already_installed')"""
 _ACCOUNT_OF = (
     "billing_account_of(p_customer text)",
     """RETURNS uuid AS $$
@@ -147,7 +152,7 @@ def upgrade() -> None:
     for table, columns in TABLES.items():
         op.execute(f"CREATE TABLE {table} ({columns.format(table=table)})")
         rights.open_to_tenants(table, nobodys_rows=table == "stripe_events")
-    for statement in INDEXES:
+    for statement in (*INDEXES, _USAGE):
         op.execute(statement)
     rights.answer_across_tenants(*_ACCOUNT_OF)
     op.execute(
@@ -165,3 +170,4 @@ def downgrade() -> None:
     for table in reversed(TABLES):
         op.drop_table(table)
     op.execute("DROP FUNCTION tell_billing_operation()")
+    op.execute("DROP INDEX ix_log_entries_usage")

@@ -4,6 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,6 +19,7 @@ from tests import make
 from tests.telemetry.support import points, rows
 
 NOW = time.time_ns() // 1000
+HOUR = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -34,6 +36,10 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     series._full.clear()
 
 
+def given(org: UUID, device: UUID, points: Any) -> FromDevice:
+    return FromDevice(org, device, points, HOUR)
+
+
 def add(*incoming: FromDevice) -> Stored:
     with db.transaction(system=True) as session:
         return store.add(session, incoming)
@@ -44,9 +50,9 @@ def test_points_are_stored_under_series_that_are_made_once(org: UUID) -> None:
     tagged = ("t", '{"room":"a"}')
     for _ in range(2):
         stored = add(
-            FromDevice(org, device, [("a", NOW, 1.5, None), (tagged, NOW, 2.0, NOW - 5), ("a", NOW + 1, 3.0, None)])
+            given(org, device, [("a", NOW, 1.5, None), (tagged, NOW, 2.0, NOW - 5), ("a", NOW + 1, 3.0, None)])
         )
-        assert (stored.points, stored.refused) == ({org: 3}, {})
+        assert (stored.points, stored.refused) == ({(org, HOUR): 3}, {})
     assert Counter((one.name, one.value, bool(one.tags)) for one in points(org)) == {
         ("a", 1.5, False): 2, ("a", 3.0, False): 2, ("t", 2.0, True): 2,
     }  # fmt: skip
@@ -56,9 +62,9 @@ def test_points_are_stored_under_series_that_are_made_once(org: UUID) -> None:
 
 def test_a_process_that_knows_nothing_finds_the_series(org: UUID) -> None:
     device = make.device(org)[0].id
-    add(FromDevice(org, device, [("a", NOW, 1.0, None)]))
+    add(given(org, device, [("a", NOW, 1.0, None)]))
     series.known.forget([device])
-    add(FromDevice(org, device, [("a", NOW + 1, 2.0, None)]))
+    add(given(org, device, [("a", NOW + 1, 2.0, None)]))
     assert len({one.name for one in points(org)}) == 1
     assert len(rows("SELECT 1 FROM metric_series WHERE org_id = :org", org=org)) == 1
 
@@ -70,17 +76,17 @@ def last(org: UUID) -> Any:
 
 def test_the_last_value_is_that_of_the_newest_time_in_whatever_order_they_come(org: UUID) -> None:
     device = make.device(org)[0].id
-    add(FromDevice(org, device, [("a", NOW, 1.0, None), ("a", NOW + 9, 2.0, None), ("a", NOW + 5, 3.0, None)]))
+    add(given(org, device, [("a", NOW, 1.0, None), ("a", NOW + 9, 2.0, None), ("a", NOW + 5, 3.0, None)]))
     assert last(org) == (2.0, NOW + 9)
-    add(FromDevice(org, device, [("a", NOW + 8, 4.0, None)]))
+    add(given(org, device, [("a", NOW + 8, 4.0, None)]))
     assert last(org) == (2.0, NOW + 9)
-    add(FromDevice(org, device, [("a", NOW + 10, 5.0, None)]))
+    add(given(org, device, [("a", NOW + 10, 5.0, None)]))
     assert last(org) == (5.0, NOW + 10)
 
 
 def test_a_series_that_was_deleted_meanwhile_is_noticed_and_made_anew(org: UUID) -> None:
     device = make.device(org)[0].id
-    incoming = FromDevice(org, device, [("a", NOW, 1.0, None)])
+    incoming = given(org, device, [("a", NOW, 1.0, None)])
     add(incoming)
     rows("DELETE FROM metric_series WHERE org_id = :org RETURNING 1", org=org)
     with pytest.raises(StaleSeries):
@@ -90,8 +96,8 @@ def test_a_series_that_was_deleted_meanwhile_is_noticed_and_made_anew(org: UUID)
 
 
 def test_a_device_that_is_gone_has_no_points(org: UUID) -> None:
-    stored = add(FromDevice(org, uuid4(), [("a", NOW, 1.0, None)]))
-    assert (stored.points[org], stored.refused) == (0, {})
+    stored = add(given(org, uuid4(), [("a", NOW, 1.0, None)]))
+    assert (stored.points[org, HOUR], stored.refused) == (0, {})
 
 
 def test_more_names_than_allowed_are_refused_and_nothing_else(org: UUID, limits: Any) -> None:
@@ -100,23 +106,23 @@ def test_more_names_than_allowed_are_refused_and_nothing_else(org: UUID, limits:
     elsewhere = make.organization()
     foreign = make.device(elsewhere)[0].id
     stored = add(
-        FromDevice(org, one, [(f"m{n}", NOW, 1.0, None) for n in range(5)]),
-        FromDevice(elsewhere, foreign, [("m9", NOW, 1.0, None)]),
+        given(org, one, [(f"m{n}", NOW, 1.0, None) for n in range(5)]),
+        given(elsewhere, foreign, [("m9", NOW, 1.0, None)]),
     )
-    assert stored.points == {org: 3, elsewhere: 1}
+    assert stored.points == {(org, HOUR): 3, (elsewhere, HOUR): 1}
     assert {org: reasons.total() for org, reasons in stored.refused.items()} == {org: 2}
     assert "EDGEFLOW_MAX_METRIC_NAMES" in next(iter(stored.refused[org]))
     # What there is goes on, and names that there are may get more series.
-    again = add(FromDevice(org, one, [("m0", NOW + 1, 2.0, None)]), FromDevice(org, other, [("m1", NOW, 3.0, None)]))
-    assert (again.points, again.refused) == ({org: 5 - 3}, {})
+    again = add(given(org, one, [("m0", NOW + 1, 2.0, None)]), given(org, other, [("m1", NOW, 3.0, None)]))
+    assert (again.points, again.refused) == ({(org, HOUR): 5 - 3}, {})
     assert {point.name for point in points(org)} == {"m0", "m1", "m2"}
 
 
 def test_more_series_than_allowed_are_refused(org: UUID, limits: Any) -> None:
     limits(1_000, 4)
     members = [device.id for device, _key in make.devices(6, org)]
-    stored = add(*(FromDevice(org, device, [("a", NOW, 1.0, None)] * 2) for device in members))
-    assert (stored.points[org], stored.refused[org].total()) == (8, 4)
+    stored = add(*(given(org, device, [("a", NOW, 1.0, None)] * 2) for device in members))
+    assert (stored.points[org, HOUR], stored.refused[org].total()) == (8, 4)
     assert "EDGEFLOW_MAX_SERIES" in next(iter(stored.refused[org]))
 
 
@@ -126,7 +132,7 @@ def test_two_workers_at_once_keep_to_the_limit_and_make_each_series_once(org: UU
     refused, errors = list[int](), list[Exception]()
 
     def run(first: int) -> None:
-        incoming = FromDevice(org, device, [(f"m{n:03d}", NOW, 1.0, None) for n in range(first, first + 40)])
+        incoming = given(org, device, [(f"m{n:03d}", NOW, 1.0, None) for n in range(first, first + 40)])
         for _ in range(5):
             try:
                 refused.append(add(incoming).refused.get(org, Counter()).total())
@@ -159,7 +165,7 @@ def test_usage_adds_up(org: UUID) -> None:
 def test_a_tenant_sees_its_own_points_only(org: UUID) -> None:
     other = make.organization()
     for owner in (org, other):
-        add(FromDevice(owner, make.device(owner)[0].id, [("a", NOW, 1.0, None)]))
+        add(given(owner, make.device(owner)[0].id, [("a", NOW, 1.0, None)]))
     for owner in (org, other):
         with db.transaction(owner) as session:
             for table in ("metric_points", "metric_series"):
