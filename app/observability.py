@@ -27,6 +27,7 @@ SECONDS = Histogram("edgeflow_http_request_seconds", "Time to answer a request",
 _SECRET_KEYS = re.compile(r"(password|secret|token|api_key|authorization|cookie|provisioning_code)", re.IGNORECASE)
 _SECRET_VALUES = re.compile(
     r"\b(?:device|edgeflow|code|invite|refresh)_[A-Za-z0-9_-]{20,}|\beyJ[\w-]+\.[\w-]+\.[\w-]+|://[^:/@\s]*:[^@/\s]+@"
+    r"|\b(?:sk|rk)_(?:test|live)_\w+|\bwhsec_\w+|\b(?:pi|seti|in)_\w+_secret_\w+"  # Stripe's
 )
 REDACTED = "[redacted]"
 _CARDS_FROM = 10**12

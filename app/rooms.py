@@ -12,5 +12,6 @@ ROOMS = (
 
 def blueprints() -> list[Blueprint]:
     """Every room's blueprint."""
-    import_module("app.alerts.notification_routes")  # further routes of its room's blueprint
+    for further in ("alerts.notification_routes", "billing.subscription_routes"):  # of their rooms' blueprints
+        import_module(f"app.{further}")
     return [import_module(f"app.{room}.routes").blp for room in ROOMS]

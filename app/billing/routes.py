@@ -1,162 +1,130 @@
-"""Plans, the subscription, usage, invoices, payment methods and Stripe's webhook: not carried out yet."""
+"""Plans, quotas, usage and invoices, and Stripe's webhook. The rest is in ``subscription_routes``."""
 
-from typing import Any, NoReturn
+from typing import Any
 from uuid import UUID
 
+import orjson
+from flask import Response, request
 from flask.views import MethodView
 
+from app import cards
 from app.api import Blueprint
 from app.auth.roles import Role
-from app.billing import schemas
-from app.errors import NotBuilt
-from app.organizations.access import public, requires
-from app.pagination import PageQuery
+from app.billing import events, invoices, plans, quotas, schemas, usage
+from app.errors import BillingNotConfigured, TooLarge, ValidationFailed
+from app.organizations.access import current, public, requires
+from app.pagination import Page
+from app.replay import commit_before_waiting
+from config.settings import settings
 
-blp = Blueprint("billing", __name__, description="Plans, subscription, usage, invoices (not in this release)")
+blp = Blueprint("billing", __name__, description="Plans, subscription, usage, invoices")
+
+MOST_BYTES = 64 * 1024  # of a body; Stripe's own, which a signature covers, may be larger
+WEBHOOK = "billing.StripeWebhook"
 
 
-def _not_built() -> NoReturn:
-    raise NotBuilt("billing is not available in this release")
+@blp.before_request
+def refuse_card_numbers() -> None:
+    """No card number passes: a request that holds one ends before anything of it is kept, a digest of it included.
+
+    Raises ValidationFailed or TooLarge. Stripe's events hold none, but numbers of banks' that may look like one.
+    """
+    if request.endpoint == WEBHOOK:
+        return
+    body = request.get_data(cache=True)
+    if len(body) > MOST_BYTES:
+        raise TooLarge(f"at most {MOST_BYTES} bytes")
+    texts = [body.decode(errors="replace"), request.query_string.decode(errors="replace")]
+    if cards.held(texts) or cards.held(_json(body)):
+        message = "this holds what looks like a card number; send one to Stripe alone, and its pm_… id here"
+        raise ValidationFailed(message, details={"_body": ["Must not hold a card number."]})
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None  # told later, in its place
+
+
+def demand_stripe() -> None:
+    """Raises BillingNotConfigured."""
+    if not settings().sells:
+        raise BillingNotConfigured
 
 
 @blp.route("/billing/plans")
 class Plans(MethodView):
     @requires(Role.VIEWER)
     @blp.response(200, schemas.PlansRead)
-    @blp.errors(501)
-    def get(self) -> NoReturn:
-        """List the plans that one can subscribe to."""
-        _not_built()
-
-
-@blp.route("/billing/subscription")
-class Subscription(MethodView):
-    @requires(Role.VIEWER)
-    @blp.response(200, schemas.SubscriptionRead)
-    @blp.errors(404, 501)
-    def get(self) -> NoReturn:
-        """Show the organization's subscription."""
-        _not_built()
-
-    @requires(Role.ADMIN)
-    @blp.arguments(schemas.SubscriptionCreate)
-    @blp.response(201, schemas.SubscriptionRead)
-    @blp.errors(402, 501)
-    def post(self, data: dict[str, Any]) -> NoReturn:
-        """Subscribe to a plan."""
-        _not_built()
-
-    @requires(Role.ADMIN)
-    @blp.arguments(schemas.SubscriptionUpdate)
-    @blp.response(200, schemas.SubscriptionRead)
-    @blp.errors(402, 404, 409, 501)
-    def put(self, data: dict[str, Any]) -> NoReturn:
-        """Change the subscription's plan."""
-        _not_built()
-
-    @requires(Role.ADMIN)
-    @blp.arguments(schemas.SubscriptionCancel, location="query")
-    @blp.response(200, schemas.SubscriptionRead)
-    @blp.errors(404, 409, 501)
-    def delete(self, query: dict[str, Any]) -> NoReturn:
-        """Cancel the subscription, at the end of its period or at once."""
-        _not_built()
-
-
-@blp.route("/billing/subscription/resume")
-class SubscriptionResume(MethodView):
-    @requires(Role.ADMIN)
-    @blp.response(200, schemas.SubscriptionRead)
-    @blp.errors(404, 409, 501)
-    def post(self) -> NoReturn:
-        """Resume a subscription that was to end with its period."""
-        _not_built()
-
-
-@blp.route("/billing/usage")
-class Usage(MethodView):
-    @requires(Role.VIEWER)
-    @blp.response(200, schemas.UsageRead)
-    @blp.errors(501)
-    def get(self) -> NoReturn:
-        """Show what the organization has used in this period."""
-        _not_built()
+    def get(self) -> dict[str, Any]:
+        """List the plans, the smallest first: what they cost and what they allow."""
+        return {"items": plans.listed()}
 
 
 @blp.route("/billing/quotas")
 class Quotas(MethodView):
     @requires(Role.VIEWER)
     @blp.response(200, schemas.QuotasRead)
-    @blp.errors(501)
-    def get(self) -> NoReturn:
+    def get(self) -> dict[str, Any]:
         """Show the limits of the organization's plan and what is used of them."""
-        _not_built()
+        return quotas.overview(current.org)
+
+
+@blp.route("/billing/usage")
+class Usage(MethodView):
+    @requires(Role.VIEWER)
+    @blp.arguments(schemas.UsageQuery, location="query")
+    @blp.response(200, schemas.UsageRead)
+    def get(self, query: dict[str, Any]) -> dict[str, Any]:
+        """Show what the organization has used, by hour, day or month."""
+        return usage.read(current.org, query.get("from_"), query.get("to"), query["granularity"])
 
 
 @blp.route("/billing/invoices")
 class Invoices(MethodView):
     @requires(Role.VIEWER)
-    @blp.arguments(PageQuery, location="query")
+    @blp.arguments(schemas.InvoiceQuery, location="query")
     @blp.response(200, schemas.InvoicePage)
-    @blp.errors(501)
-    def get(self, query: dict[str, Any]) -> NoReturn:
-        """List the organization's invoices."""
-        _not_built()
+    def get(self, query: dict[str, Any]) -> Page:
+        """List the organization's invoices, newest first."""
+        demand_stripe()
+        return invoices.list_invoices(current.org, **query)
 
 
 @blp.route("/billing/invoices/<uuid:invoice_id>")
 class Invoice(MethodView):
     @requires(Role.VIEWER)
     @blp.response(200, schemas.InvoiceRead)
-    @blp.errors(501)
-    def get(self, invoice_id: UUID) -> NoReturn:
-        """Show an invoice."""
-        _not_built()
+    def get(self, invoice_id: UUID) -> Any:
+        """Show an invoice with its lines."""
+        demand_stripe()
+        return invoices.get(current.org, invoice_id)
 
 
 @blp.route("/billing/invoices/<uuid:invoice_id>/download")
 class InvoiceDownload(MethodView):
     @requires(Role.VIEWER)
     @blp.response(200, {"type": "string", "format": "binary"}, content_type="application/pdf", example="%PDF-1.4 …")
-    @blp.errors(501)
-    def get(self, invoice_id: UUID) -> NoReturn:
-        """Download an invoice as PDF."""
-        _not_built()
-
-
-@blp.route("/billing/payment-methods")
-class PaymentMethods(MethodView):
-    @requires(Role.VIEWER)
-    @blp.response(200, schemas.PaymentMethodsRead)
-    @blp.errors(501)
-    def get(self) -> NoReturn:
-        """List the organization's payment methods."""
-        _not_built()
-
-    @requires(Role.ADMIN)
-    @blp.arguments(schemas.PaymentMethodCreate)
-    @blp.response(201, schemas.PaymentMethodRead)
-    @blp.errors(402, 501)
-    def post(self, data: dict[str, Any]) -> NoReturn:
-        """Add a payment method."""
-        _not_built()
-
-
-@blp.route("/billing/payment-methods/<uuid:payment_method_id>")
-class PaymentMethod(MethodView):
-    @requires(Role.ADMIN)
-    @blp.response(204)
-    @blp.errors(409, 501)
-    def delete(self, payment_method_id: UUID) -> NoReturn:
-        """Remove a payment method."""
-        _not_built()
+    @blp.errors(409)
+    def get(self, invoice_id: UUID) -> Response:
+        """Download an invoice as PDF. 409 for a draft."""
+        demand_stripe()
+        asked = invoices.printable(current.org, invoice_id)
+        commit_before_waiting()
+        paper = invoices.paper(*asked)
+        answer = Response(paper.pieces, mimetype="application/pdf", headers={"Cache-Control": "private, no-store"})
+        answer.headers.set("Content-Disposition", "attachment", filename=paper.filename)
+        answer.call_on_close(paper.close)
+        return answer
 
 
 @blp.route("/billing/webhooks/stripe")
 class StripeWebhook(MethodView):
     @public
     @blp.response(200, schemas.WebhookAnswer)
-    @blp.errors(400, 501)
-    def post(self) -> NoReturn:
+    @blp.errors(400)
+    def post(self) -> dict[str, Any]:
         """Take an event from Stripe (its signature is the credential)."""
-        _not_built()
+        events.take(request.get_data(cache=True), request.headers.get("Stripe-Signature", ""))
+        return {"received": True}
