@@ -17,7 +17,8 @@ _KIND, _PATH = "checkout.session", "/v1/checkout/sessions"
     "POST",
     _PATH,
     "mode customer customer_email line_items success_url cancel_url client_reference_id metadata subscription_data"
-    " currency payment_method_types payment_method_collection allow_promotion_codes locale expires_at setup_intent_data ui_mode",
+    " currency payment_method_types payment_method_collection allow_promotion_codes locale expires_at"
+    " setup_intent_data ui_mode",
 )
 def create(account: Account, p: Params) -> Obj:
     mode = p.choice("mode", ("subscription", "setup"), "subscription")
