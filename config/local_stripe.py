@@ -11,6 +11,9 @@ from config.launch import host
 from config.launch.program import Program
 from config.settings import Settings
 
+METERS = ("edgeflow_device_seconds", "edgeflow_commands", "edgeflow_deployments", "edgeflow_points")
+"""Event names: what a person makes once in Stripe's dashboard, for the usage that is reported there."""
+
 
 def wanted(settings: Settings) -> bool:
     """Whether there is billing, nobody gave a key, and nobody real is to pay."""
@@ -31,5 +34,5 @@ def program(port: int, data_dir: Path, settings: Settings, cwd: Path, environmen
     webhook = f"{host.local_url(settings.host, settings.port)}/api/v1/billing/webhooks/stripe"
     command = [sys.executable, "-m", "tools.local_stripe", "--port", str(port)]
     command += ["--data", str(data_dir / "local_stripe.sqlite"), "--webhook", webhook]
-    command += ["--plans", str(settings.plans_file)]
+    command += ["--plans", str(settings.plans_file), *(f"--meter={name}" for name in METERS)]
     return Program(name="stripe", command=command, cwd=cwd, environment=environment)

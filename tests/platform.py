@@ -12,6 +12,8 @@ from types import TracebackType
 
 import httpx
 
+from config.local_stripe import METERS
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -114,7 +116,10 @@ class Platform:
         if name == "stripe":
             webhook = f"{self.url()}/api/v1/billing/webhooks/stripe"
             data = str(self.folder / "stripe.sqlite")
-            return ["tools.local_stripe", "--port", str(self.stripe_port), "--data", data, "--webhook", webhook]
+            plans = self.environ.get("EDGEFLOW_PLANS_FILE", "config/plans.toml")
+            meters = [f"--meter={name}" for name in METERS]
+            command = ["tools.local_stripe", "--port", str(self.stripe_port), "--data", data, "--plans", plans]
+            return [*command, "--webhook", webhook, *meters]
         return ["scheduler"]
 
     def kill(self, name: str, how: int = signal.SIGKILL) -> None:

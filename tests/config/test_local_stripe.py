@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from config import supervisor
+from app.billing import performers
+from config import local_stripe, supervisor
 from config.launch.console import Terminal
 from config.launch.program import Program
 from config.launch.supervision import Supervisor
@@ -53,6 +54,10 @@ def test_without_a_key_the_platform_is_told_of_it_as_of_stripe(tmp_path: Path) -
 
 def test_the_next_start_tells_the_same(tmp_path: Path) -> None:
     assert stand_in(tmp_path, {})[1] == stand_in(tmp_path, {})[1]
+
+
+def test_it_has_the_meters_that_usage_is_reported_to() -> None:
+    assert set(local_stripe.METERS) == set(performers.METERS)
 
 
 def test_what_sells_does_not_know_it() -> None:
