@@ -37,7 +37,7 @@ _QUIET = ("/healthz", "/readyz", "/internal/metrics")
 
 
 def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Keep secrets out of a log line: by the names of fields, and by what our tokens, URLs and card numbers look like."""
+    """Keep secrets out of a log line: by the names of fields, by what our tokens, URLs and cards' numbers look like."""
     for key, value in event.items():
         if _is_secret(key):
             event[key] = REDACTED

@@ -18,6 +18,8 @@ RULES = {
     "deployment_events": "deployment_id IN ("
     "SELECT id FROM deployments WHERE next_check_at IS NULL AND finished_at < now() - interval '90 days')",
     "notifications": "finished_at < now() - interval '90 days'",
+    "stripe_events": "received_at < now() - interval '90 days'",
+    "billing_operations": "finished_at < now() - interval '30 days'",
     "scheduled_runs": "due_at < now() - interval '1 day'",
 }
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-SECOND, MINUTE, HOUR = 1, 60, 3600
+SECOND, MINUTE, HOUR, DAY = 1, 60, 3600, 86_400
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,11 @@ SCHEDULE = (
     Entry("telemetry.store", 2 * SECOND),
     Entry("alerts.redrive", 3 * SECOND),
     Entry("alerts.remind", 30 * SECOND),
+    Entry("billing.redrive", 5 * SECOND),
     Entry("maintenance.sweep_gateways", 5 * SECOND),
     Entry("alerts.evaluate", 15 * SECOND),
     Entry("maintenance.clean", HOUR),
     Entry("maintenance.partitions", HOUR),
     Entry("metrics.rollup", MINUTE),
+    Entry("billing.sweep", DAY),
 )

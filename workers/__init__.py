@@ -5,6 +5,6 @@ from workers.base import boot
 boot()
 
 # The actors register themselves with the broker.
-from workers import alerts, maintenance, metrics, notifications, rollouts, telemetry, tunnel  # noqa: E402
+from workers import alerts, billing, maintenance, metrics, notifications, rollouts, telemetry, tunnel  # noqa: E402
 
-__all__ = ["alerts", "maintenance", "metrics", "notifications", "rollouts", "telemetry", "tunnel"]
+__all__ = ["alerts", "billing", "maintenance", "metrics", "notifications", "rollouts", "telemetry", "tunnel"]

@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from app import db
 from app.billing import subscription
-from app.billing.models import OVER, BillingOperation, PaymentMethod
+from app.billing.models import USABLE, PaymentMethod
 from app.errors import InvalidState, NotFound
 
 
@@ -21,6 +21,11 @@ def by_stripe_id(org_id: UUID, stripe_id: str) -> dict[str, Any]:
     return shown(_one(org_id, PaymentMethod.stripe_id == stripe_id))
 
 
+def stripe_id(org_id: UUID, method_id: UUID) -> str:
+    """Raises NotFound."""
+    return _one(org_id, PaymentMethod.id == method_id).stripe_id
+
+
 def shown(row: PaymentMethod) -> dict[str, Any]:
     """In the API's shape; ``expires`` is a month."""
     plain = {name: getattr(row, name) for name in ("id", "type", "brand", "last4", "is_default", "created_at")}
@@ -31,27 +36,13 @@ def admit_removal(org_id: UUID, method_id: UUID) -> str:
     """The id at Stripe of one that may go. Raises NotFound, or InvalidState for the last one of a live subscription."""
     row = _one(org_id, PaymentMethod.id == method_id)
     found = subscription.newest(org_id)
-    if found is not None and found.status not in OVER and not _others(org_id, row):
+    if found is not None and found.status in USABLE and len(listed(org_id)) == 1:
         raise InvalidState(
             "the subscription is paid by it; add another payment method first, or cancel the subscription at once",
             current_state=found.status,
             allowed_actions=["add_payment_method", "cancel"],
         )
     return row.stripe_id
-
-
-def _others(org_id: UUID, row: PaymentMethod) -> bool:
-    """Whether there is another one that stays: of two, two requests might each remove the other's last."""
-    leaving = set(
-        db.session.scalars(
-            select(BillingOperation.payload["stripe_id"].astext).where(
-                BillingOperation.org_id == org_id,
-                BillingOperation.state == "queued",
-                BillingOperation.kind == "payment_method.remove",
-            )
-        )
-    )
-    return any(other.stripe_id not in {*leaving, row.stripe_id} for other in db.session.scalars(_all(org_id)))
 
 
 def _all(org_id: UUID) -> Any:

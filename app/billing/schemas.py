@@ -29,8 +29,8 @@ class PlanRead(Schema):
     id = fields.String(metadata={"example": "pro"})
     name = fields.String(metadata={"example": "Pro"})
     price = _amount("for one interval, in the currency's least unit", 4900)
-    currency = fields.String(metadata=_CURRENCY)
-    interval = fields.String(validate=validate.OneOf(["month", "year"]), metadata={"example": "month"})
+    currency = fields.String(allow_none=True, metadata={**_CURRENCY, "description": "ISO 4217; null: it is free"})
+    interval = fields.String(allow_none=True, metadata={"description": "month or year", "example": "month"})
     trial_days = fields.Integer(metadata={"description": "0: it has no trial", "example": 14})
     quotas = fields.Dict(
         keys=fields.String(),
@@ -47,7 +47,8 @@ class SubscriptionCreate(Schema):
     plan = Text(required=True, validate=validate.Length(1, 100), metadata=_PLAN)
     payment_method_id = Text(validate=_STRIPE_METHOD, metadata=_METHOD)
     trial = fields.Boolean(
-        load_default=False, metadata={"description": "begin with the plan's trial, which is given once", "example": False}
+        load_default=False,
+        metadata={"description": "begin with the plan's trial, which is given once", "example": False},
     )
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -120,17 +120,17 @@ def payment_methods(customer_id: str) -> list[Object]:
 
 # Subscriptions
 
-_SECRET = "latest_invoice.confirmation_secret"
+_CONFIRMATION = "latest_invoice.confirmation_secret"
 
 
 def create_subscription(params: Object, *, key: str) -> Object:
     """``params`` as Stripe documents them. Answers with the newest invoice and what confirms its payment."""
-    full = {**params, "expand": [_SECRET]}
+    full = {**params, "expand": [_CONFIRMATION]}
     return _call("subscriptions.create", key, lambda v1, with_key: v1.subscriptions.create(full, with_key))
 
 
 def update_subscription(subscription_id: str, params: Object, *, key: str) -> Object:
-    full = {**params, "expand": [_SECRET]}
+    full = {**params, "expand": [_CONFIRMATION]}
     return _call(
         "subscriptions.update", key, lambda v1, with_key: v1.subscriptions.update(subscription_id, full, with_key)
     )
@@ -144,13 +144,13 @@ def cancel_subscription(subscription_id: str, *, key: str) -> Object:
 
 
 def subscription(subscription_id: str) -> Object:
-    params = {"expand": [_SECRET]}
+    params = {"expand": [_CONFIRMATION]}
     return _call("subscriptions.retrieve", None, lambda v1, _: v1.subscriptions.retrieve(subscription_id, params))
 
 
 def subscriptions(customer_id: str) -> list[Object]:
     """All that there are and were, the newest first, each with its newest invoice and what confirms its payment."""
-    params = {"customer": customer_id, "status": "all", "limit": PAGE, "expand": [f"data.{_SECRET}"]}
+    params = {"customer": customer_id, "status": "all", "limit": PAGE, "expand": [f"data.{_CONFIRMATION}"]}
     return _all("subscriptions.list", lambda v1, page: v1.subscriptions.list({**params, **page}))
 
 
@@ -303,7 +303,7 @@ def _all(name: str, call: Callable[[Any, Object], Any]) -> list[Object]:
 def _pages(name: str, call: Callable[[Any, Object], Any]) -> Iterator[list[Object]]:
     after: Object = {}
     while True:
-        page = _ask(name, lambda after=after: call(_v1(), after))
+        page = _ask(name, partial(call, _v1(), after))
         found = [one.to_dict(for_json=True) for one in page.data]
         yield found
         if not page.has_more or not found:

@@ -1,4 +1,4 @@
-"""The subscription as Stripe told it last, and what may be asked of it: Stripe itself carries it out (``operations``)."""
+"""The subscription as Stripe told it last, and what may be asked of it. Stripe carries it out (``operations``)."""
 
 from typing import Any
 from uuid import UUID
@@ -10,16 +10,18 @@ from app.billing import operations, plans, quotas
 from app.billing.models import OVER, USABLE, BillingAccount, PaymentMethod, Subscription
 from app.errors import Conflict, InvalidState, NotFound, ValidationFailed
 
-ENDS_AT_ONCE = ("incomplete", "unpaid")
-"""States in which no period is paid for that a cancellation could wait for."""
-
 
 def newest(org_id: UUID) -> Subscription | None:
-    """The one that lives, else the last that did."""
+    """The one that is in force, else the newest that lives, else the newest."""
     query = (
         select(Subscription)
         .where(Subscription.org_id == org_id)
-        .order_by(Subscription.status.in_(OVER), Subscription.created_at.desc(), Subscription.id)
+        .order_by(
+            Subscription.status.not_in(USABLE),
+            Subscription.status.in_(OVER),
+            Subscription.created_at.desc(),
+            Subscription.id,
+        )
         .limit(1)
         .execution_options(populate_existing=True)
     )
@@ -51,8 +53,8 @@ def allowed_actions(status: str, *, ends: bool) -> list[str]:
     if status in OVER:
         return ["subscribe"]
     if status == "incomplete":
-        return ["confirm_payment", "cancel"]
-    return [*(["change"] if status in USABLE else []), "cancel", *(["resume"] if ends or status == "paused" else [])]
+        return ["confirm_payment", "subscribe", "cancel"]
+    return [*(["change"] if status in USABLE else []), "cancel", *(["resume"] if ends else [])]
 
 
 def admit_new(org_id: UUID, plan: str, payment_method_id: str | None = None, trial: bool = False) -> None:
@@ -73,7 +75,7 @@ def admit_checkout(org_id: UUID, plan: str) -> None:
     """As ``admit_new``, where Stripe's page asks what to pay by."""
     _check_plan(plan)
     found = newest(org_id)
-    if found is not None and found.status not in OVER:
+    if found is not None and "subscribe" not in allowed_actions(found.status, ends=found.cancel_at_period_end):
         raise _wrong_state(found, "there is a subscription already")
     _check_room(org_id, plan)
 
@@ -98,7 +100,7 @@ def admit_cancel(org_id: UUID, at: str) -> str | None:
     found = _newest(org_id)
     if found.status in OVER:
         raise _wrong_state(found, "the subscription has ended")
-    if at == "now" or found.status in ENDS_AT_ONCE:
+    if at == "now" or found.status not in USABLE:  # no period is paid for that it could wait for
         return "now"
     return None if found.cancel_at_period_end else "period_end"
 

@@ -1,4 +1,4 @@
-"""The subscription and what pays it. A change is stored as an operation; a worker carries it out at Stripe meanwhile."""
+"""The subscription and what pays it. A change is stored as an operation, which a worker carries out at Stripe."""
 
 from collections.abc import Callable
 from typing import Any
@@ -96,7 +96,7 @@ class Subscription(MethodView):
 def _preview(plan: str) -> Response:
     asked = previews.ask(current.org, plan)
     replay.commit_before_waiting()
-    return jsonify(schemas.ChangePreview().dump(previews.of_change(asked)))
+    return jsonify(schemas.ChangePreview().dump(previews.answer(asked)))
 
 
 @blp.route("/billing/subscription/resume")
@@ -145,6 +145,18 @@ class PaymentMethod(MethodView):
         )
 
 
+@blp.route("/billing/payment-methods/<uuid:method_id>/default")
+class PaymentMethodDefault(MethodView):
+    @requires(Role.ADMIN)
+    @blp.response(200, schemas.PaymentMethodRead)
+    def post(self, method_id: UUID) -> dict[str, Any]:
+        """Pay by this payment method from now on."""
+        demand_stripe()
+        stripe_id = payment_methods.stripe_id(current.org, method_id)
+        _carry_out("payment_method.default", {"stripe_id": stripe_id})
+        return payment_methods.by_stripe_id(current.org, stripe_id)
+
+
 @blp.route("/billing/checkout-session")
 class CheckoutSession(MethodView):
     @requires(Role.ADMIN)
@@ -154,9 +166,7 @@ class CheckoutSession(MethodView):
         """Make a link to Stripe's page on which one subscribes to a plan."""
         home = settings().url
         asked = {"success_url": f"{home}/?checkout=success", "cancel_url": f"{home}/?checkout=canceled", **data}
-        return _carry_out(
-            "checkout.create", asked, lambda: subscription.admit_checkout(current.org, data["plan"])
-        )
+        return _carry_out("checkout.create", asked, lambda: subscription.admit_checkout(current.org, data["plan"]))
 
 
 @blp.route("/billing/portal-session")

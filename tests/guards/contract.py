@@ -97,6 +97,9 @@ POST /alerts/{id}/notifications/{id}/replay
 GET /alerts/{id}/events
 GET /alerts/{id}/instances
 POST /alerts/preview
+POST /billing/payment-methods/{id}/default
+POST /billing/checkout-session
+POST /billing/portal-session
 """
 
 # No credentials are asked of these: sign-in itself, a code or signature in the body, and what holds no data.
