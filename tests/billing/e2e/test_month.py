@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pypdf import PdfReader
 
-from tests.billing.e2e.conftest import Customer, Shop, until
+from tests.billing.e2e.shop import Customer, Shop, until
 
 pytestmark = [pytest.mark.xdist_group("billing"), pytest.mark.slow]
 
