@@ -42,7 +42,7 @@ class Someone:
         self.clock = api.v1.test_helpers.test_clocks.create({"frozen_time": NOON}).id
         self.id = api.v1.customers.create({"email": "ann@example.com", "test_clock": self.clock}).id
 
-    def card(self, token: str = "pm_card_visa") -> str:  # noqa: S107
+    def card(self, token: str = "pm_card_visa") -> str:
         method = self.api.v1.payment_methods.attach(token, {"customer": self.id})
         self.api.v1.customers.update(self.id, {"invoice_settings": {"default_payment_method": method.id}})
         return method.id

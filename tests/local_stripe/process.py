@@ -42,8 +42,8 @@ class LocalStripe:
         self.port = free_port()
         self.base = f"http://127.0.0.1:{self.port}"
         self._command = [
-            sys.executable, "-m", "tools.local_stripe", "--port", str(self.port), "--data", str(folder / "stripe.sqlite"),
-            "--key", KEY, "--plans", str(plans), "--meter", "device_hours", *options,
+            sys.executable, "-m", "tools.local_stripe", "--port", str(self.port), "--key", KEY,
+            "--data", str(folder / "stripe.sqlite"), "--plans", str(plans), "--meter", "device_hours", *options,
         ]  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
         self.local = httpx.Client(base_url=f"{self.base}/_local", timeout=30, trust_env=False)

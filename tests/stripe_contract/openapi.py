@@ -40,6 +40,14 @@ class OpenAPI:
                 return f"{method.upper()} {template}"
         return None
 
+    def parameters(self, method: str, path: str) -> set[str]:
+        """Names of the first level; none for a request that Stripe does not have."""
+        operation = self.operation(method, path)
+        if operation is None:
+            return set()
+        template = operation.partition(" ")[2]
+        return set(forms.form_schema(self._paths[template][method.lower()])["properties"])
+
     def faults_of_answer(self, method: str, path: str, status: int, body: Any) -> list[str]:
         """Of a whole answer, be it an object, a list or an error."""
         operation = self.operation(method, path)
@@ -49,9 +57,7 @@ class OpenAPI:
         responses = self._paths[template][method.lower()]["responses"]
         answer = responses.get(str(status), responses["default"])["content"]["application/json"]["schema"]
         name = f"{operation} {status}"
-        if name not in self._validators:
-            self._validators[name] = self._validator(json_schema(answer))
-        return faults(self._validators[name], body, name)
+        return faults(self._validator(json_schema(answer)), body, name)
 
     def faults_of_request(self, method: str, path: str, parameters: list[tuple[str, str]]) -> list[str]:
         """Of the parameters, at any depth, and of what is to be expanded."""
@@ -60,21 +66,18 @@ class OpenAPI:
             return [f"{method} {path}: Stripe knows no such request"]
         name, template = f"{operation} request", operation.partition(" ")[2]
         described = self._paths[template][method.lower()]
-        if name not in self._validators:
-            self._validators[name] = self._validator(forms.form_schema(described))
         given = forms.nested(parameters)
         answer = described["responses"]["200"]["content"]["application/json"]["schema"]
         lost = forms.misplaced_expansions(self._described, answer, given.get("expand", []))
-        return faults(self._validators[name], given, name) + [f"{name}: expand: {one}" for one in lost]
+        found = faults(self._validator(forms.form_schema(described)), given, name)
+        return found + [f"{name}: expand: {one}" for one in lost]
 
     def faults(self, thing: Schema) -> list[str]:
         """Of one object, by the kind that it says it is: as events carry them."""
         kind = f"deleted {thing['object']}" if thing.get("deleted") else thing["object"]
         if kind not in self.kinds:
             return [f"{kind}: Stripe knows no such object"]
-        if kind not in self._validators:
-            self._validators[kind] = self._validator({"$ref": f"#/components/schemas/{self.kinds[kind]}"})
-        return faults(self._validators[kind], thing, kind)
+        return faults(self._validator({"$ref": f"#/components/schemas/{self.kinds[kind]}"}), thing, kind)
 
     def _widen(self, schema: Schema, known: type) -> None:
         """Allow the fields of a class of the library, and those of its inner classes: ``Price.Recurring``."""
@@ -92,7 +95,12 @@ class OpenAPI:
                 self._widen(inner, of)
 
     def _validator(self, schema: Schema) -> jsonschema_rs.Validator:
-        return jsonschema_rs.Draft202012Validator({**schema, "components": {"schemas": self._components}})
+        """Of some 50 ms each: many requests are answered alike, and share one."""
+        name = json.dumps(schema)
+        if name not in self._validators:
+            components = {"components": {"schemas": self._components}} if "$ref" in name else {}
+            self._validators[name] = jsonschema_rs.Draft202012Validator({**schema, **components})
+        return self._validators[name]
 
 
 def _named(name: str, component: Schema) -> bool:

@@ -25,11 +25,12 @@ class Endpoint:
 ENDPOINTS: list[Endpoint] = []
 
 
-def endpoint(method: str, path: str, allowed: str = "") -> Callable[[Handler], Handler]:
+def endpoint(method: str, path: str, allowed: str = "", *, expand: bool = True) -> Callable[[Handler], Handler]:
     """``handler(account, params, **path)`` → the object to show. ``allowed``: the parameters that it takes."""
+    names = frozenset([*allowed.split(), *(("expand",) if expand else ())])
 
     def declare(handler: Handler) -> Handler:
-        ENDPOINTS.append(Endpoint(method, path, frozenset([*allowed.split(), "expand"]), handler))
+        ENDPOINTS.append(Endpoint(method, path, names, handler))
         return handler
 
     return declare

@@ -45,8 +45,7 @@ def item(account: Account, subscription: Obj, asked: Params, period: tuple[int, 
     if quantity is None or quantity < 0:
         raise errors.invalid("Quantity must be 0 or more.", asked.name("quantity"))
     made = shapes.subscription_item(subscription["id"], found, quantity, period, account.now_of(subscription))
-    product = account.store.get(found["product"])
-    return {**made, "metadata": asked.metadata(), "_name": product["name"] if product else found["product"]}
+    return {**made, "metadata": asked.metadata()}
 
 
 def plan(account: Account, subscription: Obj, p: Params, at: int) -> Change:
@@ -66,7 +65,7 @@ def plan(account: Account, subscription: Obj, p: Params, at: int) -> Change:
         new = [{**one, "current_period_start": at, "current_period_end": end} for one in new]
     if trial or (behavior == "none" and not restarts):
         return Change(new, [], restarts, at)
-    return Change(new, _difference(subscription, old, new, restarts, at, behavior), restarts, at)
+    return Change(new, _difference(account, subscription, old, new, restarts, at, behavior), restarts, at)
 
 
 def _items(account: Account, subscription: Obj, p: Params, old: dict[str, Obj]) -> list[Obj]:
@@ -90,7 +89,7 @@ def _changed(account: Account, subscription: Obj, before: Obj, asked: Params) ->
     values = {"price": before["price"]["id"], "quantity": str(before["quantity"])}
     values |= {name: value for name, value in asked.values.items() if name in ("price", "quantity")}
     made = item(account, subscription, Params(values, asked.name("")), current_period(subscription))
-    changed = {name: made[name] for name in ("price", "plan", "quantity", "_name")}
+    changed = {name: made[name] for name in ("price", "quantity")}
     return {**changed, "metadata": asked.metadata(before["metadata"])}
 
 
@@ -100,22 +99,22 @@ def _interval(one: Obj) -> tuple[str, int]:
 
 
 def _difference(
-    subscription: Obj, old: dict[str, Obj], new: list[Obj], restarts: bool, at: int, behavior: str
+    account: Account, subscription: Obj, old: dict[str, Obj], new: list[Obj], restarts: bool, at: int, behavior: str
 ) -> list[Obj]:
     start, end = current_period(subscription)
     left = max(0, end - at) / (end - start)
     kept = {one["id"]: one for one in new}
     lines = []
     for id, one in old.items():
-        if behavior != "none" and (restarts or _cost(one) != _cost(kept.get(id)) or not _same(one, kept.get(id))):
-            text = f"Unused time on {_title(one)} after {day(at)}"
+        if behavior != "none" and (restarts or not _same(one, kept.get(id))):
+            text = f"Unused time on {invoices.title(account, one)} after {day(at)}"
             lines.append(shapes.line(-round(_cost(one) * left), text, (at, end), one, proration=True))
     for one in new:
         if restarts:
-            text = f"{one['quantity']} × {_title(one)}"
+            text = invoices.title(account, one)
             lines.append(shapes.line(_cost(one), text, (at, one["current_period_end"]), one))
         elif not _same(one, old.get(one["id"])):
-            text = f"Remaining time on {_title(one)} after {day(at)}"
+            text = f"Remaining time on {invoices.title(account, one)} after {day(at)}"
             lines.append(shapes.line(round(_cost(one) * left), text, (at, end), one, proration=True))
     return lines
 
@@ -126,10 +125,6 @@ def _cost(one: Obj | None) -> int:
 
 def _same(one: Obj, other: Obj | None) -> bool:
     return other is not None and (one["price"]["id"], one["quantity"]) == (other["price"]["id"], other["quantity"])
-
-
-def _title(one: Obj) -> str:
-    return f"{one['quantity']} × {one['_name']}" if one["quantity"] != 1 else str(one["_name"])
 
 
 def apply(account: Account, subscription: Obj, change: Change, p: Params) -> None:
@@ -195,7 +190,7 @@ def preview(account: Account, subscription: Obj, change: Change | None, at_once:
     if not (change and (change.restarts or at_once)) and subscription["cancel_at"] is None:
         following = period_end(subscription["billing_cycle_anchor"], items[0]["price"]["recurring"], end)
         renewed = [{**one, "current_period_start": end, "current_period_end": following} for one in items]
-        lines += lifecycle.lines({**subscription, "items": {"data": renewed}})
+        lines += lifecycle.lines(account, {**subscription, "items": {"data": renewed}})
     reason = "subscription_update" if change and (change.restarts or at_once) else "upcoming"
     invoice = invoices.compose(account, subscription, reason, lines, (start, end))
     id = new_id("upcoming_in")

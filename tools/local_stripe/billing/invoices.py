@@ -18,6 +18,13 @@ def subscription_of(account: Account, invoice: Obj) -> Obj | None:
     return account.store.get(parent["subscription_details"]["subscription"]) if parent else None
 
 
+def title(account: Account, item: Obj) -> str:
+    """``Pro``, or ``3 × Pro``: what an item is called on paper."""
+    product = account.store.get(item["price"]["product"])
+    name = product["name"] if product and not product.get("deleted") else item["price"]["product"]
+    return name if item["quantity"] == 1 else f"{item['quantity']} × {name}"
+
+
 def pending(account: Account, subscription: Obj) -> list[Obj]:
     """Invoice items that wait for the subscription's next invoice."""
     items = account.store.all("invoiceitem", subscription["customer"], oldest_first=True)

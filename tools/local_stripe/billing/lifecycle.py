@@ -10,6 +10,7 @@ from tools.local_stripe.shapes import payments as payment_shapes
 from tools.local_stripe.store import Obj
 
 UPDATED = "customer.subscription.updated"
+_NO_MINOR_UNIT = ("bif", "clp", "jpy", "krw", "pyg", "rwf", "vnd", "xaf", "xof")
 _NO_METHOD = (
     "This customer has no attached payment source or default payment method. Please consider adding a default payment"
     " method. For more information, visit https://stripe.com/docs/billing/subscriptions/payment-methods-setting."
@@ -24,7 +25,11 @@ def begin(account: Account, subscription: Obj, behavior: str) -> None:
     account.save(subscription)
     account.emit("customer.subscription.created", subscription)
     invoice = invoices.draft(
-        account, subscription, "subscription_create", lines(subscription, free=trial), current_period(subscription)
+        account,
+        subscription,
+        "subscription_create",
+        lines(account, subscription, free=trial),
+        current_period(subscription),
     )
     invoices.finalize(account, invoice)
     subscription = account.get("subscription", subscription["id"])
@@ -69,17 +74,22 @@ def refusal(account: Account, invoice: Obj, *, keep: bool = True) -> errors.Stri
     )
 
 
-def lines(subscription: Obj, *, free: bool = False) -> list[Obj]:
+def lines(account: Account, subscription: Obj, *, free: bool = False) -> list[Obj]:
     """What the current period costs; in a trial nothing."""
     result = []
     for item in subscription["items"]["data"]:
         price, period = item["price"], (item["current_period_start"], item["current_period_end"])
         amount = 0 if free else price["unit_amount"] * item["quantity"]
-        name = item.get("_name") or price["product"]
-        each = f"{price['unit_amount'] / 100:.2f} {price['currency'].upper()} / {price['recurring']['interval']}"
-        text = f"Trial period for {name}" if free else f"{item['quantity']} × {name} (at {each})"
+        each = f"{_money(price)} / {price['recurring']['interval']}"
+        title = invoices.title(account, item)
+        text = f"Trial period for {title}" if free else f"{title} (at {each})"
         result.append(shapes.line(amount, text, period, item))
     return result
+
+
+def _money(price: Obj) -> str:
+    amount, currency = price["unit_amount"], price["currency"]
+    return f"{amount if currency in _NO_MINOR_UNIT else f'{amount / 100:.2f}'} {currency.upper()}"
 
 
 def collect(account: Account, invoice: Obj, paying: Obj | None) -> Outcome:
@@ -208,7 +218,7 @@ def renew(account: Account, subscription: Obj, *, start: int | None = None) -> O
     account.update(subscription, UPDATED, items={**subscription["items"], "data": items})
     # Of an unpaid subscription Stripe only keeps drafts.
     auto = subscription["status"] != "unpaid"
-    return invoices.draft(account, subscription, "subscription_cycle", lines(subscription), before, auto)
+    return invoices.draft(account, subscription, "subscription_cycle", lines(account, subscription), before, auto)
 
 
 def trial_over(account: Account, subscription: Obj) -> None:

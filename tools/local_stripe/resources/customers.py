@@ -88,7 +88,7 @@ def _change(account: Account, customer: Obj, p: Params) -> None:
         customer["invoice_settings"] = {**customer["invoice_settings"], "footer": settings.text("footer")}
 
 
-@endpoint("DELETE", "/v1/customers/<id>")
+@endpoint("DELETE", "/v1/customers/<id>", expand=False)
 def delete(account: Account, p: Params, id: str) -> Obj:
     """Ends what it subscribes to and takes its cards; its invoices stay. The id answers ``deleted: true`` for ever."""
     customer = account.get("customer", id)

@@ -75,7 +75,7 @@ def start_advancing(account: Account, clock: Obj, target: int) -> Obj:
     return clock
 
 
-@endpoint("DELETE", f"{_PATH}/<id>")
+@endpoint("DELETE", f"{_PATH}/<id>", expand=False)
 def delete_clock(account: Account, p: Params, id: str) -> Obj:
     """Takes its customers with it."""
     clock = account.get(_KIND, id)

@@ -125,8 +125,8 @@ def _describe(account: Account, intent: Obj, p: Params) -> None:
     account.save(intent)
 
 
-def _reading(kind: str, plural: str) -> None:
-    @endpoint("GET", f"/v1/{plural}", f"{PAGE} customer created payment_intent")
+def _reading(kind: str, plural: str, filters: str, one: str) -> None:
+    @endpoint("GET", f"/v1/{plural}", f"{PAGE} customer created {filters}")
     def index(account: Account, p: Params) -> Obj:
         when, intent = created(p), p.text("payment_intent")
 
@@ -135,7 +135,7 @@ def _reading(kind: str, plural: str) -> None:
 
         return page(p, f"/v1/{plural}", account.store.all(kind, customer_of(account, p)), keep)
 
-    @endpoint("GET", f"/v1/{plural}/<id>", "client_secret")
+    @endpoint("GET", f"/v1/{plural}/<id>", one)
     def retrieve(account: Account, p: Params, id: str) -> Obj:
         return public(account.get(kind, id))
 
@@ -150,7 +150,7 @@ def _cancelling(kind: str) -> None:
         return public(account.update(intent, f"{kind}.canceled", status="canceled", cancellation_reason=reason))
 
 
-for _kind in ("payment_intent", "setup_intent", "charge"):
-    _reading(_kind, f"{_kind}s")
+_reading("charge", "charges", "payment_intent", "")
 for _kind in ("payment_intent", "setup_intent"):
+    _reading(_kind, f"{_kind}s", "", "client_secret")
     _cancelling(_kind)

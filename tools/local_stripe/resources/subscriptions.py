@@ -15,12 +15,12 @@ from tools.local_stripe.store import Obj
 _BEHAVIORS = ("allow_incomplete", "default_incomplete", "error_if_incomplete", "pending_if_incomplete")
 _SHARED = (
     "items default_payment_method payment_settings metadata description payment_behavior proration_behavior off_session"
-    " cancel_at_period_end cancel_at trial_end trial_settings collection_method billing_mode"
+    " cancel_at_period_end cancel_at trial_end trial_settings collection_method"
 )
 _ENDED = ("canceled", "incomplete_expired")
 
 
-@endpoint("POST", "/v1/subscriptions", f"{_SHARED} customer currency trial_period_days")
+@endpoint("POST", "/v1/subscriptions", f"{_SHARED} customer currency trial_period_days billing_mode")
 def create(account: Account, p: Params) -> Obj:
     customer = account.named("customer", p.required("customer"), "customer")
     asked = p.objects("items")

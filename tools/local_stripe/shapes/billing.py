@@ -20,7 +20,7 @@ def product(id: str, name: str, created: int) -> Obj:
 def price(id: str, product: str, amount: int, currency: str, recurring: Obj | None, created: int) -> Obj:
     """``recurring``: ``{interval, interval_count}``, or None for one that is paid once. Amounts are minor units."""
     if recurring:
-        recurring = {"meter": None, "trial_period_days": None, "usage_type": "licensed", **recurring}
+        recurring = {"meter": None, "usage_type": "licensed", **recurring}
     return {
         "id": id, "object": "price", "active": True, "billing_scheme": "per_unit", "created": created,
         "currency": currency, "custom_unit_amount": None, "livemode": False, "lookup_key": None, "metadata": {},
@@ -34,19 +34,7 @@ def subscription_item(subscription: str, price: Obj, quantity: int, period: tupl
     return {
         "id": new_id("si", 14), "object": "subscription_item", "billing_thresholds": None, "created": created,
         "current_period_start": period[0], "current_period_end": period[1], "discounts": [], "metadata": {},
-        "plan": _plan(price), "price": price, "quantity": quantity, "subscription": subscription, "tax_rates": [],
-    }  # fmt: skip
-
-
-def _plan(price: Obj) -> Obj:
-    recurring = price["recurring"]
-    return {
-        "id": price["id"], "object": "plan", "active": price["active"], "amount": price["unit_amount"],
-        "amount_decimal": price["unit_amount_decimal"], "billing_scheme": "per_unit", "created": price["created"],
-        "currency": price["currency"], "interval": recurring["interval"],
-        "interval_count": recurring["interval_count"], "livemode": False, "metadata": price["metadata"],
-        "meter": None, "nickname": None, "product": price["product"], "tiers_mode": None, "transform_usage": None,
-        "trial_period_days": None, "usage_type": "licensed",
+        "price": price, "quantity": quantity, "subscription": subscription, "tax_rates": [],
     }  # fmt: skip
 
 
