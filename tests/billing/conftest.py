@@ -1,0 +1,34 @@
+"""Billing is tested against a local Stripe: a process of its own, with a port and a folder of its own."""
+
+from collections.abc import Iterator
+from uuid import UUID
+
+import pytest
+
+from config.settings import settings
+from tests.billing.local import LocalStripe, Organization
+
+
+@pytest.fixture(scope="session")
+def stripe_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStripe]:
+    server = LocalStripe(tmp_path_factory.mktemp("stripe"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def stripe(stripe_server: LocalStripe, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalStripe]:
+    """A local Stripe that this process's settings name; it has no faults."""
+    for name, value in stripe_server.environ.items():
+        monkeypatch.setenv(name, value)
+    settings.cache_clear()
+    stripe_server.quiet()
+    yield stripe_server
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
+@pytest.fixture
+def owner(org: UUID, stripe: LocalStripe) -> Organization:
+    """A fresh organization that can buy."""
+    return Organization(org, stripe)
