@@ -20,6 +20,8 @@ RULES = {
     "notifications": "finished_at < now() - interval '90 days'",
     "stripe_events": "received_at < now() - interval '90 days'",
     "billing_operations": "finished_at < now() - interval '30 days'",
+    "usage_points": "hour < now() - interval '13 months'",
+    "usage_hours": "hour < now() - interval '13 months'",
     "scheduled_runs": "due_at < now() - interval '1 day'",
 }
 

@@ -29,5 +29,6 @@ SCHEDULE = (
     Entry("maintenance.clean", HOUR),
     Entry("maintenance.partitions", HOUR),
     Entry("metrics.rollup", MINUTE),
+    Entry("billing.aggregate", HOUR),
     Entry("billing.sweep", DAY),
 )

@@ -3,12 +3,13 @@
 from uuid import UUID
 
 from app import db, jobs, occurrences
-from app.billing import accounts, events, sync
+from app.billing import accounts, events, metering, sync, usage
 from app.billing.stripe_client import StripeDown
 from app.jobs import enqueue
 from workers.base import actor, log
 
 SWEEP_AGAIN_MILLISECONDS = 15 * 60 * 1000
+AGGREGATE_MILLISECONDS = 30 * 60 * 1000
 
 
 @actor("billing.work")
@@ -38,3 +39,15 @@ def sweep(due_at: str | None = None) -> None:
     except StripeDown as down:
         log.warning("events not swept", error=str(down))
         jobs.send("billing.sweep", delay=SWEEP_AGAIN_MILLISECONDS)
+
+
+@actor("billing.aggregate", time_limit=AGGREGATE_MILLISECONDS)
+def aggregate(due_at: str | None = None) -> None:
+    """Add up the usage of the hours that are over, and have what has settled told to Stripe."""
+    with db.transaction(system=True):
+        if due_at is not None and not occurrences.claim("billing.aggregate", due_at):
+            return
+    changed = usage.catch_up()
+    with db.transaction(system=True):
+        told = metering.submit()
+    log.info("usage added up", rows=changed, reporting=told)

@@ -6,7 +6,6 @@ same, and it first looks whether what it wants is there already, for the case th
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import structlog
@@ -14,7 +13,7 @@ from prometheus_client import Counter
 from sqlalchemy import text
 
 from app import db
-from app.billing import accounts, operations, plans, stripe_client
+from app.billing import accounts, metering, operations, plans, stripe_client
 from app.billing.accounts import Claimed, Operation, Overtaken
 from app.billing.models import OVER, USABLE
 from app.billing.stripe_client import CardDeclined, Object, StripeDown, StripeRefused
@@ -26,14 +25,6 @@ OPERATIONS = Counter("edgeflow_billing_operations_total", "Operations at Stripe 
 
 TRIES_OF_A_FAULT = 5
 """A performer that fails by a fault of ours is tried so often; what waits behind it is to have its turn."""
-
-METERS = {
-    "edgeflow_device_seconds": "device_seconds",
-    "edgeflow_commands": "commands",
-    "edgeflow_deployments": "deployments",
-    "edgeflow_points": "points",
-}
-"""Event name of the meter to column of ``usage_hours``."""
 
 WANTS_CARDHOLDER = {
     "subscription_payment_intent_requires_action", "invoice_payment_intent_requires_action",
@@ -372,45 +363,6 @@ def create_portal(work: Work) -> dict[str, Any]:
     return {"url": work.do("portal", stripe_client.create_portal_session, customer, back)["url"]}
 
 
-# Usage
-
-_HOUR = text("""
-SELECT device_seconds, commands, deployments, points FROM usage_hours
-WHERE org_id = :org AND hour = :hour AND reported_at IS NULL
-""")
-_REPORTED = text("UPDATE usage_hours SET reported_at = now() WHERE org_id = :org AND hour = :hour")
-
-
-def report_usage(work: Work) -> dict[str, Any]:
-    """Tell the meters what an hour's usage was; who never was a customer has nothing to be billed."""
-    claimed, hour = work.claimed, datetime.fromisoformat(work.operation.payload["hour"])
-    values = {"org": claimed.org_id, "hour": hour}
-    with db.transaction(claimed.org_id):
-        used = db.session.execute(_HOUR, values).first()
-    told = 0
-    if used is not None and claimed.customer_id and not claimed.customer_deleted:
-        for name, column in METERS.items():
-            told += _tell_meter(work, name, getattr(used, column), hour)
-    with db.transaction(claimed.org_id):
-        accounts.hold(claimed)
-        db.session.execute(_REPORTED, values)
-    return {"reported": told}
-
-
-def _tell_meter(work: Work, name: str, value: int, hour: datetime) -> bool:
-    if not value:
-        return False
-    try:
-        work.do(
-            name, stripe_client.create_meter_event, name=name, value=value, timestamp=int(hour.timestamp()),
-            identifier=f"{work.claimed.org_id}-{hour:%Y%m%dT%H}-{name}", customer_id=work.claimed.customer_id,
-        )  # fmt: skip
-    except StripeRefused as refused:
-        if refused.code != "duplicate_meter_event":
-            raise
-    return True
-
-
 KINDS: dict[str, Callable[[Work], dict[str, Any]]] = {
     "subscription.create": create_subscription,
     "subscription.change": change_subscription,
@@ -421,7 +373,7 @@ KINDS: dict[str, Callable[[Work], dict[str, Any]]] = {
     "payment_method.default": default_payment_method,
     "checkout.create": create_checkout,
     "portal.create": create_portal,
-    accounts.METER_REPORT: report_usage,
+    accounts.METER_REPORT: metering.report,
 }
 
 _FINISH = text("""

@@ -1,8 +1,8 @@
 """Points of metrics: counted by the hour (UTC) of arrival, and in a day (UTC) no more stored than the plan allows.
 
-Everything here belongs to the transaction that stores them. While an organization's limit is far, many store at once,
-and only their last statements take turns, which check what the first had taken for granted. Who finds the limit near
-stores alone: others of the organization wait before they begin. So no point too many is stored, and none too few.
+Everything here belongs to the transaction that stores them. Any number store at once: each looks first what room there
+is, and only their last statements take turns, which check what was taken for granted. Who finds that others have taken
+the room meanwhile does it again; one of them always comes through. So no point too many is stored, and none too few.
 """
 
 from collections import Counter
@@ -55,16 +55,9 @@ def day_of(moment: datetime) -> datetime:
 
 
 def room(session: Session, wanted: Mapping[Arrival, int]) -> Room:
-    """The room for so many points of an hour; waits for others only where it may not suffice. Before any is stored."""
+    """The room for so many points of an hour, as it is now: ``count`` says whether it was still there."""
     days = _by_day(wanted)
-    stand = _days(session, days)
-    if not stand:
-        return Room()
-    near = {org_id for (org_id, day), one in stand.items() if 0 < one.left < days[org_id, day]}
-    _pass_gates(session, stand, near)
-    if near:  # a statement that begins behind the gate sees what others stored
-        stand |= _days(session, [day for day in stand if day[0] in near])
-    return Room({day: one.left for day, one in stand.items() if one.left < days[day]})
+    return Room({day: one.left for day, one in _days(session, days).items() if one.left < days[day]})
 
 
 def count(session: Session, stored: Mapping[Arrival, int], refused: Mapping[Arrival, int]) -> None:
@@ -136,25 +129,13 @@ def _days(session: Session, wanted: Collection[Arrival]) -> dict[Arrival, _Day]:
     return found
 
 
-# One key for each organization, in one order everywhere. Gates come before everything that storing locks, turns after.
-_KEY = "hashtextextended('{name} ' || one.org, 0)"
-_GATES = text(f"""
-SELECT CASE WHEN one.alone THEN pg_advisory_xact_lock({_KEY.format(name="points gate")})::text
-    ELSE pg_advisory_xact_lock_shared({_KEY.format(name="points gate")})::text END
-FROM unnest(CAST(:orgs AS text[]), CAST(:alone AS boolean[])) AS one (org, alone)
+_TURNS = text("""
+SELECT pg_advisory_xact_lock(hashtextextended('points ' || one.org, 0)) FROM unnest(CAST(:orgs AS text[])) AS one (org)
 """)
-_TURNS = text(f"""
-SELECT pg_advisory_xact_lock({_KEY.format(name="points turn")}) FROM unnest(CAST(:orgs AS text[])) AS one (org)
-""")
-
-
-def _pass_gates(session: Session, days: Collection[Arrival], near: set[UUID]) -> None:
-    """Let in many who store for an organization, or one that is near its limit alone."""
-    orgs = sorted({org_id for org_id, _day in days})
-    session.execute(_GATES, {"orgs": [str(one) for one in orgs], "alone": [one in near for one in orgs]})
 
 
 def _take_turns(session: Session, hours: Collection[Arrival]) -> None:
+    """In one order everywhere. Statements that begin after this see what others have counted."""
     session.execute(_TURNS, {"orgs": sorted({str(org_id) for org_id, _hour in hours})})
 
 

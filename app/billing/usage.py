@@ -24,6 +24,7 @@ AT_ONCE = 6 * HOUR
 """Added up by one transaction."""
 GRANULARITIES = ("hour", "day", "month")
 MOST_BUCKETS = 1_000
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 COUNTED = ("device_seconds", "commands", "deployments", "points", "points_refused")
 
 
@@ -72,6 +73,8 @@ def _starts(now: datetime, begin: datetime | None, end: datetime | None, granula
     if granularity not in GRANULARITIES:
         raise ValidationFailed(details={"granularity": [f"Must be one of: {', '.join(GRANULARITIES)}."]})
     begin = _floor(now, "month") if begin is None else begin
+    if begin < EARLIEST:
+        raise ValidationFailed(details={"from": [f"Must not lie before {EARLIEST.year}."]})
     if end is not None and begin >= end:
         raise ValidationFailed(details={"from": ["Must lie before to."]})
     if begin >= now:

@@ -67,6 +67,12 @@ def used(org_id: UUID) -> tuple[int, int, int]:
     return tuple(int(value or 0) for value in found[0])  # type: ignore[return-value]
 
 
+def counted(org_id: UUID) -> tuple[int, int]:
+    """Points and refused points, as they are billed."""
+    found = rows("SELECT sum(points), sum(refused) FROM usage_points WHERE org_id = :org", org=org_id)
+    return tuple(int(value or 0) for value in found[0])  # type: ignore[return-value]
+
+
 def acknowledged(device: Any, timeout: float = 10) -> str:
     """The id of the next ack."""
     answer = device.receive(timeout)

@@ -14,6 +14,7 @@ from tests.platform import Platform
 from tests.telemetry.support import (
     TELEMETRY,
     acknowledged,
+    counted,
     frame,
     inbox,
     lines,
@@ -61,6 +62,7 @@ def test_a_resend_stores_nothing_twice_also_over_another_gateway(gateways: Platf
             assert acknowledged(device) == sent["id"]
         store_all(tenant)
         assert len(points(tenant)) == 1
+        assert counted(tenant) == (1, 0)
         device.close()
 
 
