@@ -72,7 +72,11 @@ class _Request(BaseHTTPRequestHandler):
         kept = [name for name in KEPT if not (self.server.keyless and name == "Idempotency-Key")]
         headers = {name: self.headers[name] for name in kept if name in self.headers}
         url = f"{self.server.target}{self.path}"
-        answer = self.server.http.request(self.command, url, content=body, headers=headers)
+        try:
+            answer = self.server.http.request(self.command, url, content=body, headers=headers)
+        except httpx.HTTPError:  # Stripe is gone, and so is who answers for it
+            self.close_connection = True
+            return
         if not self.server.passed(call, "after"):
             self.close_connection = True
             return
