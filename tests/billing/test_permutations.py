@@ -1,9 +1,10 @@
 """S5: Stripe's events, in any order and as often as they like, end in one state.
 
-The history is a local Stripe's; what it answered after each step is recorded, so that a thousand ways of telling it
-take seconds. The database is the real one, and so are the webhook's and the worker's functions.
+The history is a local Stripe's; what it answered after each step is recorded, so that many ways of telling it take
+seconds. The database is the real one, and so are the webhook's and the worker's functions.
 """
 
+import os
 import random
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 from tests.billing.local import Organization
 from tests.billing.recorded import History, Telling, record
 
-PERMUTATIONS, CHUNKS = 1_000, 4
+PERMUTATIONS = int(os.environ.get("EDGEFLOW_TEST_PERMUTATIONS", "120"))
+"""``make faults`` has 1,000 of them."""
+CHUNKS = 4
 FORGET = (
     "DELETE FROM stripe_events WHERE org_id = :org",
     "DELETE FROM subscriptions",
@@ -47,8 +50,9 @@ def told_in_order(owner: Organization, history: History) -> dict[str, Any]:
     return books(owner)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_a_thousand_ways_to_tell_a_history_end_in_one_state(owner: Organization, chunk: int) -> None:
+def test_all_ways_to_tell_a_history_end_in_one_state(owner: Organization, chunk: int) -> None:
     history = record(owner)
     right = told_in_order(owner, history)
     assert len({one["id"] for one in history.events}) == len(right["events"]) == 12

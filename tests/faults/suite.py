@@ -156,6 +156,7 @@ def runs() -> dict[str, Run]:
         named[name] = lambda servers, folder, name=name: scenario(name, servers, folder)  # type: ignore[misc]
     named["v1"] = v1_agents
     named["billing"] = billing.deaths
+    named["billing-order"] = billing.order
     for name in CONTROLS:
         named[f"control-{name}"] = lambda servers, folder, name=name: control_of(name, servers, folder)  # type: ignore[misc]
     named["control-v1"] = v1_control

@@ -1,4 +1,4 @@
-"""The short form: one death before and one after each call that changes something at Stripe."""
+"""The short form: deaths where something is done at Stripe and not noted here yet; ``make faults`` has 50, everywhere."""
 
 import pytest
 
@@ -12,18 +12,18 @@ def test_a_worker_that_dies_at_stripes_door_neither_charges_twice_nor_forgets(sh
     deaths, right = kills.rehearse(shop)
     assert (right.customers, len(right.subscriptions), right.payment_methods) == (1, 1, 1)
     assert {state for _kind, state in right.operations} == {"done"}
-    changing = [one for one in deaths if one.call.startswith(("POST", "DELETE"))]
-    assert len(changing) >= 2 * len(kills.ACTS)
-    for died, kept in kills.lives(shop, changing):
+    changing = [one for one in deaths if one.call.startswith(("POST", "DELETE")) and one.when == "after"]
+    assert {one.act for one in changing} == kills.ACTS.keys()
+    for died, kept in kills.lives(shop, [*changing, kills.Death("subscribe", "POST /v1/subscriptions", "before")]):
         assert kept == right, died
 
 
-def test_without_keys_it_would_charge_twice(shop: Shop) -> None:
+def test_without_keys_it_would_do_things_twice(shop: Shop) -> None:
     """The control: the gate takes Stripe's idempotency keys off."""
     _, right = kills.rehearse(shop)
     shop.gate.keyless = True
     try:
-        ((_, kept),) = kills.lives(shop, [kills.Death("subscribe", "POST /v1/subscriptions", "after")])
+        ((_, kept),) = kills.lives(shop, [kills.Death("subscribe", "POST /v1/customers", "after")])
     finally:
         shop.gate.keyless = False
-    assert kept != right
+    assert (right.customers, kept.customers) == (1, 2)
