@@ -68,7 +68,7 @@ class LocalStripe:
         """Stripe's own library, which never tries again by itself here."""
         return stripe.StripeClient(key, base_addresses={"api": self.base}, max_network_retries=0)
 
-    def tell(self, path: str, **body: Any) -> Any:
+    def tell(self, path: str, /, **body: Any) -> Any:
         answer = self.local.post(path, json=body)
         answer.raise_for_status()
         return answer.json()
@@ -100,7 +100,9 @@ class _Delivery(BaseHTTPRequestHandler):
     server: Receiver
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.rfile.read(length := int(self.headers["Content-Length"]))
+        if len(body) < length:
+            return  # its sender was killed
         if refused := self.server.refuse > 0:
             self.server.refuse -= 1
         else:

@@ -28,12 +28,12 @@ class Fault:
 
     def happen(self) -> None:
         """Raises what the client is to see."""
+        if self.status is None:
+            return
         if self.status == 0:
-            hang_up()
-        if self.status:
-            default = ("api_error", "An unexpected error occurred, as asked for.", None)
-            type, message, code = _WORDS.get(self.status, default)
-            raise errors.ParameterError(self.status, type, message, code=code)
+            hang_up()  # and what is raised reaches nobody
+        type, message, code = _WORDS.get(self.status, ("api_error", "An unexpected error, as asked for.", None))
+        raise errors.ParameterError(self.status or 500, type, message, code=code)
 
 
 def plan(store: Store, wanted: dict[str, Any]) -> dict[str, Any]:
