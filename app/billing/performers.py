@@ -7,6 +7,7 @@ same, and it first looks whether what it wants is there already, for the case th
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import structlog
 from prometheus_client import Counter
@@ -383,12 +384,18 @@ FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:results AS json
     AS n (id, state, result, error)
 WHERE o.id = n.id AND o.state = 'queued'
 """)
+_REPORTED = text("""
+UPDATE usage_hours SET reported_at = now() WHERE org_id = :org AND hour = ANY (CAST(:hours AS timestamptz[]))
+""")
 
 
-def write(outcomes: list[Outcome]) -> None:
+def write(org_id: UUID, outcomes: list[Outcome]) -> None:
     """Store what became of operations, in a transaction that holds their account: whoever waits is told."""
     if not outcomes:
         return
+    told = [one.operation for one in outcomes if one.state == "done" and one.operation.kind == accounts.METER_REPORT]
+    if told:
+        db.session.execute(_REPORTED, {"org": org_id, "hours": [one.payload["hour"] for one in told]})
     results = [None if one.result is None else db.as_json(operations.sealed(one.result)) for one in outcomes]
     errors = [db.as_json(_stored_error(one)) for one in outcomes]
     values = {

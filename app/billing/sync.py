@@ -83,7 +83,7 @@ def _finish(claimed: Claimed, outcomes: list[Outcome], state: State | None, why:
             accounts.hold(claimed)
             if state is not None:
                 write(claimed.org_id, state)
-            performers.write(outcomes)
+            performers.write(claimed.org_id, outcomes)
             _note_failures(claimed.org_id, outcomes)
             if why or waiting:
                 accounts.postpone(claimed, why or waiting or "")

@@ -52,8 +52,8 @@ class LocalStripe:
         self._process.terminate()
         self._process.wait(10)
 
-    def control(self, method: str, path: str, **body: Any) -> Any:
-        answer = self.http.request(method, f"/_local{path}", json=body or None).raise_for_status()
+    def control(self, method: str, url: str, /, **body: Any) -> Any:
+        answer = self.http.request(method, f"/_local{url}", json=body or None).raise_for_status()
         return answer.json() if answer.content else None
 
     def fault(self, status: int | None, path: str = "/v1/", times: int = 1, **options: Any) -> None:

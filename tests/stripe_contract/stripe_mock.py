@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 MODULE = "github.com/stripe/stripe-mock@v0.203.0"
+AUTHORIZED = {"Authorization": "Bearer sk_test_123"}
+"""It takes any key that looks like one of a test."""
 _USUAL = "/usr/local/go/bin/go"
 _PATIENCE = 300  # seconds for a download and a build without any cache: some 45 usually
 

@@ -13,9 +13,9 @@ from config.settings import settings
 from tests.stripe_contract.examples import ASKS_NO_API, EXAMPLES, Example
 from tests.stripe_contract.openapi import OpenAPI
 from tests.stripe_contract.recorder import Recorder, recording
+from tests.stripe_contract.stripe_mock import AUTHORIZED
 
 pytestmark = pytest.mark.xdist_group("stripe_contract")
-AUTHORIZED = {"Authorization": "Bearer sk_test_123"}
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_stripe_mock_refuses_what_stripe_does_not_know(
     stripe_mock: str, openapi: OpenAPI, method: str, path: str, parameters: dict[str, str], status: int
 ) -> None:
     where = "params" if method == "GET" else "data"
-    refused: Any = httpx.request(method, stripe_mock + path, headers=AUTHORIZED, **{where: parameters})  # type: ignore[arg-type]
+    refused: Any = httpx.request(method, stripe_mock + path, headers=AUTHORIZED, trust_env=False, **{where: parameters})  # type: ignore[arg-type]
     assert refused.status_code == status
     assert openapi.faults_of_request(method, path, list(parameters.items()))
 

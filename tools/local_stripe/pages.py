@@ -8,8 +8,11 @@ Every form posts to the page's own address (no ``action``). What the server unde
 * confirmation (``/_local/confirm/<pi_… or seti_…>``): ``outcome`` = ``succeed`` | ``fail``.
 """
 
+import time
 from html import escape
 from typing import Any
+
+from tools.local_stripe.money import shown
 
 CARDS = {
     "pm_card_visa": "Visa 4242: pays",
@@ -18,13 +21,34 @@ CARDS = {
     "pm_card_chargeDeclined": "Visa 0002: is declined",
     "pm_card_chargeCustomerFail": "Visa 0341: is taken, then fails",
 }
+_STYLE = """
+body{margin:0;background:#f6f8fa;color:#1a1f36;font:15px/1.5 system-ui,sans-serif}
+main{max-width:38rem;margin:2rem auto;padding:0 1rem}
+section{background:#fff;border:1px solid #e3e8ee;border-radius:8px;padding:1rem 1.25rem;margin:1rem 0}
+h1{font-size:1.4rem}h2{font-size:1rem;margin:0 0 .5rem}
+.row{display:flex;flex-wrap:wrap;gap:.5rem;align-items:center;padding:.4rem 0;border-top:1px solid #e3e8ee}
+.row>:first-child{flex:1}form{display:inline}
+button,select{font:inherit;padding:.35rem .8rem;border:1px solid #c1c9d2;border-radius:6px;background:#fff}
+button{cursor:pointer}button.main{background:#635bff;border-color:#635bff;color:#fff}
+.note{color:#697386}[role=alert]{background:#fde8e8;border-radius:6px;padding:.5rem .75rem}
+"""
 
 
 def checkout(session: dict[str, Any], error: str | None = None) -> str:
-    """The page of an open checkout session. ``session["line_items"]`` is there, prices are whole objects."""
+    """The page of a checkout session; only an open one can be paid. ``session["line_items"]`` is there."""
     lines = (session.get("line_items") or {}).get("data", [])
-    rows = "".join(f"<li>{escape(str(line['description']))}: {_money(line)}</li>" for line in lines)
-    return _page("Checkout", f"<ul>{rows}</ul>{_alert(error)}{_form(_cards(), 'Pay')}{_button('cancel', 'Back')}")
+    rows = [_row(_line(line), f"<b>{shown(line['amount_total'], line['currency'])}</b>") for line in lines]
+    total = ""
+    if session.get("amount_total") is not None:
+        total = _row("Due today", f"<b>{shown(session['amount_total'], session['currency'])}</b>")
+    parts = [_section("Your order", *rows, total)] if rows else []
+    if session["status"] != "open":
+        parts.append(_section("", f"<p>This checkout is {escape(session['status'])}.</p>"))
+        return _page("Checkout", _alert(error), *parts)
+    label = "Save card" if session["mode"] == "setup" else "Subscribe"
+    back = _button("cancel", "Back") if session.get("cancel_url") else ""
+    parts.append(_section("Pay by card", _form(_cards(), label, main=True), back))
+    return _page("Checkout", _alert(error), *parts)
 
 
 def portal(
@@ -36,41 +60,93 @@ def portal(
     error: str | None = None,
 ) -> str:
     """What a customer may see and change; ``session["return_url"]`` leads back."""
-    parts = [f"<p>{escape(customer.get('email') or customer['id'])}</p>", _alert(error)]
-    for subscription in subscriptions:
-        action = "resume" if subscription["cancel_at_period_end"] else "cancel"
-        parts.append(f"<p>{subscription['id']}: {subscription['status']}</p>")
-        parts.append(_button(action, action.capitalize(), subscription=subscription["id"]))
-    for method in payment_methods:
-        parts.append(f"<p>{method['card']['brand']} {method['card']['last4']}</p>")
-        parts.append(_button("default", "Make default", payment_method=method["id"]))
-        parts.append(_button("remove", "Remove", payment_method=method["id"]))
-    for invoice in invoices:
-        parts.append(f"<p><a href='{escape(invoice['invoice_pdf'] or '')}'>{invoice['number']}</a></p>")
-        if invoice["status"] == "open":
-            parts.append(_button("pay", "Pay", invoice=invoice["id"]))
-    parts.append(_form(_hidden("action", "add") + _cards(), "Add card"))
-    if session.get("return_url"):
-        parts.append(f"<p><a href='{escape(session['return_url'])}'>Back</a></p>")
-    return _page("Billing", "".join(parts))
+    default = customer["invoice_settings"]["default_payment_method"]
+    nothing = "<p class='note'>None.</p>"
+    back = session.get("return_url")
+    return _page(
+        "Billing",
+        f"<p class='note'>{escape(customer.get('name') or customer.get('email') or customer['id'])}</p>",
+        _alert(error),
+        _section("Subscription", *([_subscription(one) for one in subscriptions] or [nothing])),
+        _section(
+            "Payment methods",
+            *([_payment_method(one, one["id"] == default) for one in payment_methods] or [nothing]),
+            _form(_hidden("action", "add") + _cards(), "Add card", main=True),
+        ),
+        _section("Invoices", *([_invoice(one) for one in invoices] or [nothing])),
+        f"<p><a href='{escape(back)}'>Back</a></p>" if back else "",
+    )
 
 
 def confirmation(intent: dict[str, Any], error: str | None = None) -> str:
     """The bank's question of a payment or setup intent that ``requires_action``."""
-    yes, no = (_form(_hidden("outcome", outcome), outcome.capitalize()) for outcome in ("succeed", "fail"))
-    return _page("Confirm", f"<p>{escape(intent['id'])}: {intent['status']}</p>{_alert(error)}{yes}{no}")
+    asked = f"Pay {shown(intent['amount'], intent['currency'])}?" if "amount" in intent else "Save this card?"
+    if intent["status"] != "requires_action":
+        return _page("Your bank", _section("", f"<p>Nothing to confirm: {escape(intent['status'])}.</p>"))
+    agree = _form(_hidden("outcome", "succeed"), "Confirm", main=True)
+    refuse = _form(_hidden("outcome", "fail"), "Refuse")
+    return _page("Your bank", _alert(error), _section(asked, agree, " ", refuse))
 
 
-def _page(title: str, body: str) -> str:
-    return f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{title}</title><h1>{title}</h1>{body}</html>"
+def _subscription(subscription: dict[str, Any]) -> str:
+    items = subscription["items"]["data"]
+    told = f"<b>{escape(subscription['status'].replace('_', ' '))}</b>"
+    if items:
+        price, until = items[0]["price"], _day(items[0]["current_period_end"])
+        every = f" / {escape(price['recurring']['interval'])}" if price["recurring"] else ""
+        ends = "ends" if subscription["cancel_at_period_end"] else "renews"
+        told += f" · {shown(price['unit_amount'], price['currency'])}{every} · {ends} {until}"
+    action, label = ("resume", "Keep it") if subscription["cancel_at_period_end"] else ("cancel", "Cancel")
+    return _row(told, _button(action, label, subscription=subscription["id"]))
+
+
+def _payment_method(method: dict[str, Any], default: bool) -> str:
+    card = method["card"]
+    told = f"{escape(card['brand'].capitalize())} •••• {card['last4']}, {card['exp_month']:02}/{card['exp_year']}"
+    remove = _button("remove", "Remove", payment_method=method["id"])
+    if default:
+        return _row(f"{told} <b>default</b>", remove)
+    return _row(told, _button("default", "Make default", payment_method=method["id"]), remove)
+
+
+def _invoice(invoice: dict[str, Any]) -> str:
+    link = f"<a href='{escape(invoice['invoice_pdf'] or '')}'>{escape(invoice['number'])}</a>"
+    told = f"{link} · {_day(invoice['created'])} · {shown(invoice['total'], invoice['currency'])}"
+    pay = _button("pay", "Pay", invoice=invoice["id"]) if invoice["status"] == "open" else ""
+    return _row(f"{told} · {escape(invoice['status'])}", pay)
+
+
+def _line(line: dict[str, Any]) -> str:
+    many = f"{line['quantity']} × " if (line.get("quantity") or 1) != 1 else ""
+    recurring = (line.get("price") or {}).get("recurring")
+    return escape(f"{many}{line['description']}" + (f", every {recurring['interval']}" if recurring else ""))
+
+
+def _page(title: str, *parts: str) -> str:
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width,initial-scale=1'>"
+        f"<title>{title}</title><style>{_STYLE}</style></head>"
+        f"<body><main><h1>{title}</h1>{''.join(parts)}"
+        "<p class='note'>Test mode: no money moves.</p></main></body></html>"
+    )
+
+
+def _section(title: str, *parts: str) -> str:
+    return f"<section>{f'<h2>{title}</h2>' if title else ''}{''.join(parts)}</section>"
+
+
+def _row(*parts: str) -> str:
+    return f"<div class='row'><span>{parts[0]}</span>{''.join(parts[1:])}</div>"
 
 
 def _alert(error: str | None) -> str:
     return f"<p role='alert'>{escape(error)}</p>" if error else ""
 
 
-def _form(fields: str, label: str) -> str:
-    return f"<form method='post'>{fields}<button>{label}</button></form>"
+def _form(fields: str, label: str, *, main: bool = False) -> str:
+    kind = " class='main'" if main else ""
+    return f"<form method='post'>{fields}<button{kind}>{label}</button></form>"
 
 
 def _button(action: str, label: str, **fields: str) -> str:
@@ -83,8 +159,8 @@ def _hidden(name: str, value: str) -> str:
 
 def _cards() -> str:
     options = "".join(f"<option value='{token}'>{text}</option>" for token, text in CARDS.items())
-    return f"<select name='card'>{options}</select>"
+    return f"<select name='card' aria-label='Card'>{options}</select>"
 
 
-def _money(line: dict[str, Any]) -> str:
-    return f"{line['amount_total'] / 100:.2f} {line['currency'].upper()}"
+def _day(at: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(at))
