@@ -65,8 +65,10 @@ def _texts(value: Any) -> Iterator[str]:
             yield found
             if "%" in found:
                 yield unquote_plus(found)
-        elif isinstance(found, int | float):
+        elif isinstance(found, float):
             yield f"{found:.0f}"
+        elif isinstance(found, int):
+            yield str(found)
 
 
 def _in_text(text: str) -> bool:

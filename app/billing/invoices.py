@@ -70,4 +70,4 @@ def paper(row: Invoice, billed: str) -> Paper:
     except stripe_client.StripeDown:
         raise ServiceUnavailable("Stripe does not answer; try again") from None
     log.info("invoice drawn here", invoice=row.stripe_id, reason=why)
-    return Paper(filename, iter([invoice_pdf.render(row, billed)]), stack.close)
+    return Paper(filename, iter([invoice_pdf.render(row, organization=billed)]), stack.close)

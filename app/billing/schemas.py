@@ -17,12 +17,21 @@ QUOTAS = {
 _PLAN = {"example": "pro", "description": "a plan's id, of `GET /billing/plans`"}
 _METHOD = {"example": "pm_1QxYz2AbCdEf", "description": "Stripe's id of a payment method; never a card's number"}
 _CURRENCY = {"example": "eur", "description": "ISO 4217, lower case, as Stripe writes it"}
-_STRIPE_METHOD = validate.Regexp(r"^pm_\w{1,250}$", error="Must be Stripe's id of a payment method: pm_…")
+_STRIPE_METHOD = validate.Regexp(r"^pm_[A-Za-z0-9_]{1,250}$", error="Must be Stripe's id of a payment method: pm_…")
 _LEAST_UNIT = "in the currency's least unit"
 
 
 def _amount(what: str, example: int) -> fields.Integer:
     return fields.Integer(metadata={"description": what, "example": example})
+
+
+def _page(example: str) -> fields.Url:
+    """Where Stripe sends the customer back to."""
+    lengths = validate.Length(1, 2000)
+    visible = validate.Regexp(r"^[!-~]+$", error="Must be a URL of visible ASCII characters.")
+    return fields.Url(
+        schemes={"http", "https"}, require_tld=False, validate=[lengths, visible], metadata={"example": example}
+    )
 
 
 class PlanRead(Schema):
@@ -116,18 +125,12 @@ class ChangePreview(Schema):
 
 class CheckoutCreate(Schema):
     plan = Text(required=True, validate=validate.Length(1, 100), metadata=_PLAN)
-    success_url = fields.Url(
-        schemes={"http", "https"}, require_tld=False, metadata={"example": "https://example.com/paid"}
-    )
-    cancel_url = fields.Url(
-        schemes={"http", "https"}, require_tld=False, metadata={"example": "https://example.com/plans"}
-    )
+    success_url = _page("https://example.com/paid")
+    cancel_url = _page("https://example.com/plans")
 
 
 class PortalCreate(Schema):
-    return_url = fields.Url(
-        schemes={"http", "https"}, require_tld=False, metadata={"example": "https://example.com/account"}
-    )
+    return_url = _page("https://example.com/account")
 
 
 class LinkRead(Schema):

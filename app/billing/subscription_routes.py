@@ -33,7 +33,7 @@ def _carry_out(kind: str, payload: dict[str, Any], admit: Callable[[], Any] = la
         admit()  # again: only now does nobody else change it
         replay.answer_comes_of(work)
     replay.commit_before_waiting()
-    return operations.wait(current.org, work)
+    return operations.wait(current.org, work, operations.WAIT_SECONDS)
 
 
 def _subscription() -> dict[str, Any]:

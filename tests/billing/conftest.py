@@ -1,11 +1,13 @@
 """Billing is tested against a local Stripe: a process of its own, with a port and a folder of its own."""
 
 from collections.abc import Iterator
+from typing import Any
 from uuid import UUID
 
 import pytest
 
 from config.settings import settings
+from tests.billing.helpers_routes import Buyer, worker
 from tests.billing.local import LocalStripe, Organization
 
 
@@ -32,3 +34,10 @@ def stripe(stripe_server: LocalStripe, monkeypatch: pytest.MonkeyPatch) -> Itera
 def owner(org: UUID, stripe: LocalStripe) -> Organization:
     """A fresh organization that can buy."""
     return Organization(org, stripe)
+
+
+@pytest.fixture
+def buyer(app: Any, stripe: LocalStripe) -> Iterator[Buyer]:
+    """Somebody who has just signed up, and a worker for what he asks."""
+    with worker():
+        yield Buyer(app, stripe)

@@ -19,6 +19,8 @@ FIELDS = {
     "deployment_id": "deployment_id",
     "alert_id": "rule_id",
     "notification_id": "notification_id",
+    "invoice_id": "invoice_id",
+    "method_id": "payment_method_id",
     "user_id": "user_id",
     "key_id": "key_id",
     "invitation_id": "invitation_id",

@@ -23,7 +23,7 @@ from tests.guards.test_schema import TENANT_TABLES
 
 Headers = Callable[[], dict[str, str]]
 
-# 503: the population's devices are offline; 501: not built yet.
+# 503: the population's devices are offline, Stripe is away; 501: not built yet.
 HONEST = {501, 503}
 
 
@@ -97,7 +97,7 @@ def secrets_of(who: Population) -> set[str]:
         str(value)
         for value in (
             who.org_id, who.user_id, who.key_id, who.invitation_id, who.device_id, who.flow_id, who.deployment_id,
-            f"{who.user_id}@example.com",
+            who.invoice_id, who.payment_method_id, f"{who.user_id}@example.com",
         )
     }  # fmt: skip
 
