@@ -329,6 +329,13 @@ class TestMembers:
         offers = [self.invite(owner) for _ in range(FEW - 1)]
         again = self.invite(owner, email=offers[0]["email"].upper(), role="operator")
         assert again["id"] != offers[0]["id"]
+        assert used(owner.api, UUID(owner.org), "members") == FEW
+
+    def test_inviting_again_wants_the_organization_within_its_limit(self, owner: people.Person) -> None:
+        subscribe(UUID(owner.org), "pro")
+        offers = [self.invite(owner) for _ in range(FEW)]
+        subscribe(UUID(owner.org), "free")
+        assert self.invite(owner, expect=402, email=offers[0]["email"])["used"] == FEW + 1
 
     def test_an_expired_invitation_that_is_replaced_takes_one(self, owner: people.Person) -> None:
         offers = [self.invite(owner) for _ in range(FEW - 1)]
