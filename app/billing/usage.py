@@ -5,6 +5,7 @@ An hour is added up once it is over and again after each of the next two, for wh
 up on the spot.
 """
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -20,8 +21,9 @@ AGAIN = 2
 """So often an hour is added up anew, after each of the hours that follow."""
 REACH = timedelta(days=7)
 """How far back an aggregation goes after an outage: so long the smallest plan keeps the journal that it reads."""
-AT_ONCE = 6 * HOUR
-"""Added up by one transaction."""
+AT_ONCE = 24 * HOUR
+"""At most added up by one transaction, which begins with an hour and takes more while that is quick."""
+QUICK_SECONDS = 1.0
 GRANULARITIES = ("hour", "day", "month")
 MOST_BUCKETS = 1_000
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
@@ -114,9 +116,12 @@ def catch_up() -> int:
         done, earliest = _floor(now, "hour"), _floor(now, "hour") - REACH
         changed = queries.count_late(earliest)
     begin = earliest if newest is None else max(earliest, min(newest, done - HOUR) - (AGAIN - 1) * HOUR)
+    span = HOUR
     while begin < done:
-        changed += aggregate(begin, min(begin + AT_ONCE, done))
-        begin += AT_ONCE
+        began = time.monotonic()
+        changed += aggregate(begin, min(begin + span, done))
+        begin += span
+        span = min(AT_ONCE, 2 * span) if time.monotonic() - began < QUICK_SECONDS else HOUR
     return changed
 
 

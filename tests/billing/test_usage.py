@@ -184,7 +184,7 @@ def test_a_crash_on_the_way_costs_nothing(org: UUID, alone: None, monkeypatch: p
 
     def dying(*span: Any) -> int:
         count[0] += 1
-        if count[0] == 10:
+        if count[0] == 6:
             raise SystemExit
         return aggregate_some(*span)
 
