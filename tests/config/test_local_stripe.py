@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.billing import performers
+from app.billing import metering
 from config import local_stripe, supervisor
 from config.launch.console import Terminal
 from config.launch.program import Program
@@ -57,7 +57,7 @@ def test_the_next_start_tells_the_same(tmp_path: Path) -> None:
 
 
 def test_it_has_the_meters_that_usage_is_reported_to() -> None:
-    assert set(local_stripe.METERS) == set(performers.METERS)
+    assert set(local_stripe.METERS) == set(metering.METERS)
 
 
 def test_what_sells_does_not_know_it() -> None:

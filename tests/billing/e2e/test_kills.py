@@ -1,4 +1,4 @@
-"""The short form: deaths where something is done at Stripe and not noted here yet; ``make faults`` has 50, everywhere."""
+"""The short form: deaths where something is done at Stripe and not yet noted here; ``make faults`` has 50 of all."""
 
 import pytest
 
