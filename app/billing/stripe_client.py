@@ -246,6 +246,8 @@ def check_signature(body: bytes, header: str) -> None:
     secrets = [one.strip() for one in settings().stripe_webhook_secret.split(",") if one.strip()]
     if not secrets:
         raise BillingNotConfigured("this installation has no secret that Stripe's events are signed with")
+    if not header.isascii():  # the library would fail to compare it
+        raise BadSignature("The header is not ASCII")
     why = ""
     for secret in secrets:
         try:

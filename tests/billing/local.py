@@ -71,7 +71,7 @@ class LocalStripe:
 
     def events(self, customer: str) -> list[dict[str, Any]]:
         """The events about a customer, the oldest first, as they are delivered."""
-        told = [one.to_dict() for one in self.v1.events.list({"limit": 100}).auto_paging_iter()]
+        told = [one.to_dict(for_json=True) for one in self.v1.events.list({"limit": 100}).auto_paging_iter()]
         return [one for one in reversed(told) if events.understood(one).customer_id == customer]
 
 

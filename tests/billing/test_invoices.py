@@ -5,7 +5,7 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import httpx
@@ -119,8 +119,11 @@ class Slow(BaseHTTPRequestHandler):
 
     read = threading.Event()
     in_time = False
+    held: ClassVar[list[int]] = []
+    """Connections to the database that were in use when something was asked."""
 
     def do_GET(self) -> None:
+        Slow.held.append(db.pool_status()["in_use"])
         if self.path.startswith("/v1/"):
             paper = f"http://{self.headers['Host']}/paper"
             self._answer(
@@ -169,8 +172,8 @@ def test_a_paper_is_passed_on_piece_by_piece_with_no_transaction_open(app: Any) 
     first = next(pieces)
     assert first.startswith(b"%PDF")
     assert len(first) <= PIECE
-    assert db.pool_status()["in_use"] == 0
     Slow.read.set()
     assert len(first) + sum(map(len, pieces)) == SIZE
     assert Slow.in_time
+    assert Slow.held == [0, 0]
     answer.close()

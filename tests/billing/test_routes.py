@@ -7,7 +7,8 @@ from urllib.parse import unquote_plus
 
 import pytest
 
-from app.billing import operations, subscription
+from app import db
+from app.billing import operations, stripe_client, subscription
 from config.settings import settings
 from tests.billing.helpers_routes import CONFIRMED, DECLINED, GOOD, Buyer, until, worker
 from tests.billing.local import LocalStripe
@@ -113,6 +114,19 @@ def test_a_preview_tells_the_price_and_changes_nothing(buyer: Buyer) -> None:
     assert buyer.get(SUBSCRIPTION, expect=200) == made
     assert [row.kind for row in buyer.rows("SELECT kind FROM billing_operations")] == ["subscription.create"]
     assert buyer.put(f"{SUBSCRIPTION}?preview=true", {"plan": "free"}, expect=400)["details"].keys() == {"plan"}
+
+
+def test_no_transaction_is_open_while_stripe_is_asked(buyer: Buyer, monkeypatch: pytest.MonkeyPatch) -> None:
+    buyer.subscribe("pro")
+    asked, preview = [], stripe_client.preview_change
+
+    def watched(*about: Any) -> Any:
+        asked.append(db.session.registry.has() and db.session().in_transaction())
+        return preview(*about)
+
+    monkeypatch.setattr(stripe_client, "preview_change", watched)
+    buyer.put(f"{SUBSCRIPTION}?preview=true", {"plan": "enterprise"}, expect=200)
+    assert asked == [False]
 
 
 def test_a_preview_while_stripe_is_away_is_503(buyer: Buyer) -> None:
@@ -310,6 +324,7 @@ def test_without_stripe_money_is_503_and_the_rest_works(
         for method, path, body in [*CHANGES, *(("GET", path, None) for path in READS)]:
             refused = somebody.request(method, f"/billing/{path}", body, expect=503)
             assert refused["code"] == "BILLING_NOT_CONFIGURED", path
+        assert somebody.post("/billing/webhooks/stripe", {}, expect=503)["code"] == "BILLING_NOT_CONFIGURED"
         assert somebody.rows("SELECT 1 FROM billing_accounts") == []
         assert len(somebody.get("/billing/plans", expect=200)["items"]) == 3
         assert somebody.get("/billing/usage", expect=200)["totals"]["commands"] == 0
