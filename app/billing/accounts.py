@@ -69,11 +69,16 @@ UPDATE billing_accounts a SET attempt = a.attempt + 1, lease_until = now() + mak
 FROM due WHERE a.org_id = due.org_id
 RETURNING a.attempt, a.wanted, a.customer_id, a.generation, a.customer_deleted_at, a.trial_used_at
 """)
+# Reports of usage last: nobody waits for them.
 _TAKE = text("""
-UPDATE billing_operations SET tries = tries + 1 WHERE org_id = :org AND state = 'queued'
+UPDATE billing_operations SET tries = tries + 1
+WHERE id IN (SELECT id FROM billing_operations WHERE org_id = :org AND state = 'queued'
+             ORDER BY kind = :report, sequence LIMIT :most)
 RETURNING id, sequence, kind, payload, tries, error, created_at <= now() - make_interval(hours => :hours) AS old
 """)
 METER_REPORT = "meter.report"
+OPERATIONS_AT_ONCE = 20
+"""After a long absence of Stripe there may be hundreds, of which each look has some: a job must come to its end."""
 
 
 def claim(org_id: UUID) -> Claimed | None:
@@ -81,20 +86,26 @@ def claim(org_id: UUID) -> Claimed | None:
     row = db.session.execute(_CLAIM, {"org": org_id, "lease": LEASE_SECONDS}).first()
     if row is None:
         return None
-    taken = db.session.execute(_TAKE, {"org": org_id, "hours": EXPIRE_HOURS}).all()
-    # Reports of usage last: nobody waits for them. Their own identifiers make them safe for longer than a key is kept.
-    taken = sorted(taken, key=lambda one: (one.kind == METER_REPORT, one.sequence))
-    operations = [
+    operations = _take(org_id)
+    # Who has as many as there may be has perhaps more: then this look settles none of the reasons.
+    seen = row.wanted if len(operations) < OPERATIONS_AT_ONCE else 0
+    return Claimed(
+        org_id, row.attempt, seen, row.customer_id, row.generation, row.customer_deleted_at is not None,
+        row.trial_used_at is not None, operations,
+    )  # fmt: skip
+
+
+def _take(org_id: UUID) -> list[Operation]:
+    values = {"org": org_id, "report": METER_REPORT, "most": OPERATIONS_AT_ONCE, "hours": EXPIRE_HOURS}
+    taken = db.session.execute(_TAKE, values).all()
+    return [
         Operation(
+            # A report has an identifier of its own, which makes it safe for longer than a key is kept.
             one.id, one.kind, one.payload, one.tries, one.old and one.kind != METER_REPORT,
             dict((one.error or {}).get("spoiled", {})),
         )
-        for one in taken
+        for one in sorted(taken, key=lambda one: (one.kind == METER_REPORT, one.sequence))
     ]  # fmt: skip
-    return Claimed(
-        org_id, row.attempt, row.wanted, row.customer_id, row.generation, row.customer_deleted_at is not None,
-        row.trial_used_at is not None, operations,
-    )  # fmt: skip
 
 
 _RENEW = text("""

@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy import text
 
 from app import db
-from app.billing import accounts, stripe_client
+from app.billing import stripe_client
 from app.billing.accounts import METER_REPORT
 from app.billing.stripe_client import StripeRefused
 from app.errors import Conflict
@@ -81,27 +81,23 @@ _HOUR = text("""
 SELECT device_seconds, commands, deployments, points FROM usage_hours
 WHERE org_id = :org AND hour = :hour AND reported_at IS NULL
 """)
-_REPORTED = text("UPDATE usage_hours SET reported_at = now() WHERE org_id = :org AND hour = :hour")
 
 
 def report(work: "Work") -> dict[str, Any]:
     """Tell the meters what an hour's usage was; who is no customer any more has nothing to be billed.
 
+    The hour counts as reported when the operation is written down as done (``performers.write``).
     Raises Conflict when a meter refused; the others have been told.
     """
     claimed, hour = work.claimed, datetime.fromisoformat(work.operation.payload["hour"])
-    values = {"org": claimed.org_id, "hour": hour}
     with db.transaction(claimed.org_id):
-        used = db.session.execute(_HOUR, values).first()
+        used = db.session.execute(_HOUR, {"org": claimed.org_id, "hour": hour}).first()
     told = dict[str, int]()
     if used is not None and claimed.customer_id and not claimed.customer_deleted:
         told = {name: number for name, column in METERS.items() if (number := getattr(used, column))}
     refused = [name for name, number in told.items() if not _tell(work, name, number, hour)]
     if refused:
         raise Conflict(f"Stripe refused usage of the meters {', '.join(refused)}", meters=refused)
-    with db.transaction(claimed.org_id):
-        accounts.hold(claimed)
-        db.session.execute(_REPORTED, values)
     return {"reported": told}
 
 

@@ -346,12 +346,13 @@ def create_checkout(work: Work) -> dict[str, Any]:
     customer = work.customer()
     if any(one["status"] != "incomplete" for one in work.live()):
         raise Conflict("there is a subscription already; change its plan instead")
+    trial = _trial(work, plan, customer) if payload.get("trial") else {}
     params = {
         "mode": "subscription",
         "customer": customer,
         "client_reference_id": str(work.claimed.org_id),
         "line_items": [{"price": plan.price.stripe_price, "quantity": 1}],
-        "subscription_data": {"metadata": {"org_id": str(work.claimed.org_id), "plan": plan.id}},
+        "subscription_data": {"metadata": {"org_id": str(work.claimed.org_id), "plan": plan.id}, **trial},
         "success_url": payload["success_url"],
         "cancel_url": payload["cancel_url"],
     }

@@ -342,6 +342,12 @@ def _told(error: stripe.StripeError) -> Exception:
     replayed = str((error.headers or {}).get("idempotent-replayed", "")).lower() == "true"
     if isinstance(error, stripe.IdempotencyError) and status != 409:
         return StripeDown(message, spoiled=True)  # the same key, another question
+    if status in (
+        401,
+        403,
+    ):  # the key is wrong, or may not do this: the operator's to set right, and no answer to users
+        log.error("stripe does not accept the key", error=message)
+        return StripeDown("Stripe does not accept the key")
     if status is None or status >= 500 or status in (409, 429) or isinstance(error, stripe.APIConnectionError):
         return StripeDown(message, spoiled=replayed and (status or 0) >= 500)
     kind = CardDeclined if isinstance(error, stripe.CardError) or status == 402 else StripeRefused
