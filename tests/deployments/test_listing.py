@@ -10,6 +10,7 @@ from sqlalchemy import select, text
 from sqlalchemy.dialects import postgresql
 
 from app import db
+from app.billing import plans
 from app.deployments import listing
 from app.deployments.models import Execution
 from app.devices.models import Shadow
@@ -179,7 +180,9 @@ def test_a_dry_run_tells_what_would_happen_and_stores_nothing(api: Any, org: UUI
         "missing_node_types": 1, "node_types_unknown": 2, "left_out_disabled": 1,
     }  # fmt: skip
     assert (told["dry_run"], told["version"], told["total"]) == (True, 2, 4)
-    assert told["quota"] == {"quota": "deployments_per_month", "limit": 1000, "used": 3, "would_use": 4, "refused": False}
+    limit = plans.plan("free").quotas["deployments_per_month"]
+    effect = {"limit": limit, "used": 3, "would_use": 4, "refused": False}
+    assert told["quota"] == {"quota": "deployments_per_month", **effect}
     seen = [
         (one["from_version"], one["to_version"], one["already_installed"], one["online"], one["missing_node_types"])
         for one in told["items"]
