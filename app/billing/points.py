@@ -66,7 +66,7 @@ def count(session: Session, stored: Mapping[Arrival, int], refused: Mapping[Arri
     The first refusal of a day is told in the organization's journal. The last statements of a transaction: its
     organizations' others wait for it.
     """
-    hours = sorted(stored.keys() | refused.keys())
+    hours = sorted(hour for hour in stored.keys() | refused.keys() if stored.get(hour) or refused.get(hour))
     if not hours:
         return
     days, over = _by_day(stored), _by_day(refused)
