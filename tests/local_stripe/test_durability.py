@@ -63,6 +63,21 @@ def test_an_advance_that_was_cut_short_goes_on(own: LocalStripe, tmp_path: Path)
     assert [invoice.status for invoice in api.v1.invoices.list({"customer": customer.id}).data] == ["paid"] * 3
 
 
+def test_what_nobody_can_ask_for_is_forgotten(own: LocalStripe, tmp_path: Path) -> None:
+    api = own.client()
+    made = [api.v1.customers.create({}, {"idempotency_key": f"old-{number}"}).id for number in range(2)]
+    until(lambda: own.local.get("/webhooks").json()["pending"] == 0)
+    own.stop()
+    with sqlite3.connect(tmp_path / "stripe.sqlite") as db:
+        db.execute("UPDATE idempotency SET created = created - 86401 WHERE key = 'old-0'")
+        body = "json_set(body, '$.created', body ->> '$.created' - 31 * 86400)"
+        db.execute(f"UPDATE objects SET body = {body} WHERE kind = 'event' AND body LIKE '%' || ? || '%'", (made[0],))
+    own.start()
+    until(lambda: [event.data.object["id"] for event in api.v1.events.list().data] == made[1:])
+    again = [api.v1.customers.create({}, {"idempotency_key": f"old-{number}"}).id for number in range(2)]
+    assert (again[0] != made[0], again[1]) == (True, made[1])
+
+
 def test_without_a_clock_real_time_renews(own: LocalStripe, tmp_path: Path) -> None:
     api = own.client()
     customer = api.v1.customers.create({"payment_method": "pm_card_visa"})

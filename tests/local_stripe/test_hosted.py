@@ -91,6 +91,20 @@ def test_the_portal_shows_and_changes_only_its_customers_things(someone: Someone
     assert other.api.v1.payment_methods.retrieve(method).customer == other.id
 
 
+def test_an_open_invoice_is_paid_on_its_page(someone: Someone) -> None:
+    someone.card()
+    someone.subscribe()
+    someone.card("pm_card_authenticationRequired")
+    someone.after(days=28, hours=2)
+    invoice = someone.invoices()[-1]
+    page = httpx.get(invoice.hosted_invoice_url, trust_env=False).headers["Location"]
+    question = post(page, action="pay", invoice=invoice.id).headers["Location"]
+    post(someone.server.base + question, outcome="succeed")
+    assert (someone.invoices()[-1].status, someone.subscription().status) == ("paid", "active")
+    paper = httpx.get(invoice.hosted_invoice_url, trust_env=False).headers["Location"]
+    assert paper == f"/i/{invoice.id}/pdf"
+
+
 def test_an_invoice_is_a_pdf_also_when_its_customer_is_gone(someone: Someone) -> None:
     someone.card()
     someone.subscribe()

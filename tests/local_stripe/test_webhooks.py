@@ -41,6 +41,7 @@ def test_what_was_refused_comes_again(someone: Someone, receiver: Receiver) -> N
 
 
 def test_duplicates_and_disorder(server: LocalStripe, api: stripe.StripeClient, receiver: Receiver) -> None:
+    until(lambda: server.local.get("/webhooks").json()["pending"] == 0)
     server.tell("/webhooks", hold=True, duplicate=2, shuffle=True)
     id = api.v1.customers.create({}).id
     for number in range(12):
@@ -51,7 +52,8 @@ def test_duplicates_and_disorder(server: LocalStripe, api: stripe.StripeClient, 
     ids = [event["id"] for event in receiver.events(id)]
     assert (len(set(ids)), {ids.count(one) for one in ids}) == (13, {3})
     in_order = [event.id for event in reversed(api.v1.events.list({"limit": 100}).data) if event.id in ids]
-    assert list(dict.fromkeys(ids)) != in_order
+    # Several are under way at once, so neighbours change places anyway: this is more than that.
+    assert max(abs(ids.index(one) - 3 * place) for place, one in enumerate(in_order)) > 15
 
 
 def test_what_was_dropped_is_only_listed(server: LocalStripe, api: stripe.StripeClient, receiver: Receiver) -> None:

@@ -15,8 +15,8 @@ from tools.local_stripe.endpoints import ENDPOINTS, Endpoint
 from tools.local_stripe.expand import expanded
 from tools.local_stripe.faults import Fault, take
 from tools.local_stripe.params import Params, parse
+from tools.local_stripe.store import KEYS_SECONDS
 
-_REMEMBERED_SECONDS = 24 * 3_600
 _LONGEST_KEY = 255
 Answer = tuple[int, str, dict[str, str]]  # status, body, headers
 
@@ -108,7 +108,7 @@ class Api:
     def _known(self, key: str, fingerprint: str) -> Answer | None:
         row = self._account.store.db.execute(
             "SELECT fingerprint, status, body, request_id FROM idempotency WHERE key = ? AND created > ?",
-            (key, time.time() - _REMEMBERED_SECONDS),
+            (key, time.time() - KEYS_SECONDS),
         ).fetchone()
         if row is None:
             return None

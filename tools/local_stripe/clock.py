@@ -32,7 +32,7 @@ class Ticker:
 
     def __init__(self, account: Account, pause: float = 0.05) -> None:
         self._account, self._pause = account, pause
-        self._next = 0.0
+        self._next = self._tidy = 0.0
 
     def run(self) -> None:
         while True:
@@ -49,3 +49,6 @@ class Ticker:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + 1
             engine.run(self._account, None, self._account.now())
+        if time.monotonic() >= self._tidy:
+            self._tidy = time.monotonic() + 3_600
+            self._account.store.tidy(time.time())

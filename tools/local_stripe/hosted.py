@@ -54,6 +54,9 @@ def blueprint(account: Account) -> Blueprint:
             _manage(account, session["customer"], request.form)
         except errors.StripeError as error:
             _conclude(account, error)
+            asked = error.fields.get("payment_intent", {})
+            if asked.get("status") == "requires_action":
+                return redirect(f"/_local/confirm/{asked['id']}", _SEE_OTHER)
             return _portal(account, id, error.message), 402
         account.store.commit()
         return redirect(request.path, _SEE_OTHER)
@@ -80,7 +83,13 @@ def blueprint(account: Account) -> Blueprint:
 
     @routes.get("/i/<id>")
     def invoice(id: str) -> Page:
-        return redirect(f"/i/{account.get('invoice', id)['id']}/pdf", _SEE_OTHER)
+        """Paid here while it is open; later it is a paper."""
+        found = account.get("invoice", id)
+        if found["status"] != "open" or (account.store.get(found["customer"]) or {}).get("deleted"):
+            return redirect(f"/i/{id}/pdf", _SEE_OTHER)
+        portal = sessions.create_portal(account, Params({"customer": found["customer"]}))
+        account.store.commit()
+        return redirect(portal["url"], _SEE_OTHER)
 
     @routes.get("/i/<id>/pdf")
     def paper(id: str) -> Page:

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 Obj = dict[str, Any]
+KEYS_SECONDS = 24 * 3_600  # as long as Stripe remembers idempotency keys
+_EVENTS_SECONDS = 30 * 24 * 3_600  # and events
+_MOST_REQUESTS = 100_000
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
@@ -62,13 +65,14 @@ class Store:
     def all(self, kind: str, customer: str | None = None, *, oldest_first: bool = False) -> Iterator[Obj]:
         """Newest first, as Stripe lists, read as they are asked for."""
         order = "ASC" if oldest_first else "DESC"
+        whose, values = (" AND customer = ?", (customer,)) if customer else ("", ())
         last = -1 if oldest_first else 1 << 62
         while True:
             # By pages of their own: a cursor left open would see what is written while it is read.
             rows = self.db.execute(
-                f"SELECT seq, body FROM objects WHERE kind = ? AND (? IS NULL OR customer = ?)"
+                f"SELECT seq, body FROM objects WHERE kind = ?{whose}"
                 f" AND seq {'>' if oldest_first else '<'} ? ORDER BY seq {order} LIMIT 200",
-                (kind, customer, customer, last),
+                (kind, *values, last),
             ).fetchall()
             yield from (json.loads(body) for _, body in rows)
             if not rows:
@@ -84,8 +88,20 @@ class Store:
 
     def advancing(self) -> list[str]:
         """Test clocks on their way."""
-        found = self.all("test_helpers.test_clock", oldest_first=True)
-        return [clock["id"] for clock in found if clock.get("status") == "advancing"]
+        rows = self.db.execute(
+            "SELECT id FROM objects WHERE kind = 'test_helpers.test_clock' AND body ->> '$.status' = 'advancing'"
+        )
+        return [row[0] for row in rows]
+
+    def tidy(self, now: float) -> None:
+        """Forget what nobody can ask for any more: old keys, events and requests."""
+        self.db.execute("DELETE FROM idempotency WHERE created < ?", (now - KEYS_SECONDS,))
+        self.db.execute(
+            "DELETE FROM objects WHERE kind = 'event' AND body ->> '$.created' < ?", (int(now) - _EVENTS_SECONDS,)
+        )
+        self.db.execute("DELETE FROM deliveries WHERE event NOT IN (SELECT id FROM objects WHERE kind = 'event')")
+        self.db.execute("DELETE FROM requests WHERE seq <= (SELECT max(seq) FROM requests) - ?", (_MOST_REQUESTS,))
+        self.db.commit()
 
     def due_of(self, id: str) -> int:
         return int(self.db.execute("SELECT due FROM objects WHERE id = ?", (id,)).fetchone()[0])

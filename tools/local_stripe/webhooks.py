@@ -68,7 +68,7 @@ class Deliverer:
         }
         try:
             return self._client.post(self._account.webhook_url or "", content=body, headers=headers).is_success
-        except httpx.HTTPError:
+        except (httpx.HTTPError, httpx.InvalidURL):
             return False
 
     def _note(self, seq: int, id: str, attempts: int, accepted: bool) -> None:
