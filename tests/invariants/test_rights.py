@@ -16,9 +16,10 @@ from tests.platform import ROOT
 
 # Where the code sees all tenants: sweeps, what gateways write for many devices at once, and tests.
 SYSTEM_MODULES = {
-    "app/billing/events.py", "app/billing/usage.py", "app/journal.py", "app/telemetry/handover.py", "app/telemetry/service.py", "app/tunnel/queries.py",
-    "workers/alerts.py", "workers/billing.py", "workers/maintenance.py", "workers/metrics.py", "workers/notifications.py",
-    "workers/rollouts.py", "workers/telemetry.py",
+    "app/billing/events.py", "app/billing/usage.py", "app/journal.py", "app/telemetry/handover.py",
+    "app/telemetry/service.py", "app/tunnel/queries.py", "workers/alerts.py", "workers/billing.py",
+    "workers/maintenance.py", "workers/metrics.py", "workers/notifications.py", "workers/rollouts.py",
+    "workers/telemetry.py",
 }  # fmt: skip
 
 
