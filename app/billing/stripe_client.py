@@ -264,7 +264,7 @@ def check_signature(body: bytes, header: str) -> None:
 
 
 def _signed_at(header: str) -> int:
-    return next(int(part.partition("=")[2]) for part in header.split(",") if part.startswith("t="))
+    return next(int(part.split("=")[1]) for part in header.split(",") if part.startswith("t="))
 
 
 # How it is asked
