@@ -19,6 +19,7 @@ from config.launch import host
 from config.launch.console import Terminal
 
 EMAIL = "demo@example.com"
+ROLE = "admin"  # of the key that is printed: it may subscribe
 DEVICES = 10
 TAG = "demo"
 LATENCY_MS = 300  # long enough to be seen
@@ -49,6 +50,8 @@ HOT_RULE = {
     "severity": "warning",
     "target": {"tags": [TAG]},
 }
+
+SUBSCRIPTION = {"plan": "pro", "payment_method_id": "pm_card_visa"}
 
 
 def sample_flow(interval: float) -> dict[str, Any]:
@@ -108,6 +111,7 @@ class Demo:
 
     ``start_fleet`` keeps ``python -m agent`` running with the arguments and environment that it is given.
     ``receive_webhooks`` starts a receiver that knows the secret that it is given, and says where it listens.
+    ``takes_test_cards``: there is somebody to pay, with cards that cost nothing.
     """
 
     local_url: str
@@ -116,6 +120,7 @@ class Demo:
     terminal: Terminal
     start_fleet: Callable[[list[str], dict[str, str]], None]
     receive_webhooks: Callable[[str], str]
+    takes_test_cards: bool
     stopping: threading.Event
 
     def __post_init__(self) -> None:
@@ -149,15 +154,15 @@ class Demo:
     def _sign_up(self) -> None:
         """Have an API key of the demo organization; a database that does not know it any more gets a new one."""
         key = self._state.values.get("api_key")
-        if key:
+        if key and self._state.values.get("role") == ROLE:
             self._client.headers["X-API-Key"] = key
             if self._client.get("/devices", params={"limit": 1}).status_code != httpx.codes.UNAUTHORIZED:
                 return
             self._state.forget()
             del self._client.headers["X-API-Key"]
         bearer = {"Authorization": f"Bearer {self._access_token()}"}
-        made = self._call("POST", "/auth/api-keys", {"name": "demo", "role": "operator"}, headers=bearer)
-        self._state.keep(api_key=made["key"])
+        made = self._call("POST", "/auth/api-keys", {"name": "demo", "role": ROLE}, headers=bearer)
+        self._state.keep(api_key=made["key"], role=ROLE)
         self._client.headers["X-API-Key"] = made["key"]
 
     def _access_token(self) -> str:
@@ -258,10 +263,9 @@ class Demo:
     def _show_the_way(self) -> None:
         url = f"{self.public_url}/api/v1"
         key = f"-H 'X-API-Key: {self._state.values['api_key']}'"
-        deploy = (
-            f"curl -s -X POST {url}/deployments {key} "
-            f"-H 'Content-Type: application/json' -d '{json.dumps(self._deployment())}'"
-        )
+        post, sent = "curl -s -X POST", f"{key} -H 'Content-Type: application/json' -d"
+        deploy = f"{post} {url}/deployments {sent} '{json.dumps(self._deployment())}'"
+        subscribe = f"{post} {url}/billing/subscription {sent} '{json.dumps(SUBSCRIPTION)}'"
         lines = [
             "",
             f"  API         {url}",
@@ -281,6 +285,8 @@ class Demo:
             f"  curl -s {url}/alerts {key}",
             "",
         ]
+        if self.takes_test_cards:
+            lines += ["  Subscribe, and pay with a test card to the Stripe of this machine:", "", f"  {subscribe}", ""]
         self.terminal.block("\n".join(lines))
 
     def _call(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:

@@ -15,7 +15,7 @@ from types import FrameType
 
 import httpx
 
-from config import demo, embedded, mailbox, plans, webhook_receiver
+from config import demo, embedded, local_stripe, mailbox, plans, webhook_receiver
 from config.launch import host, leftovers
 from config.launch.console import Terminal
 from config.launch.program import LaunchError, Program
@@ -56,6 +56,7 @@ def _supervise(settings: Settings, data_dir: Path, terminal: Terminal) -> int:
             away = (data_dir / "home").readlink()
             terminal.say(f"PostgreSQL's user may not enter {data_dir}: its data are in {away}")
         environment = _catch_alerts(supervisor, settings, data_dir, environment)
+        environment = _stand_in_for_stripe(supervisor, settings, data_dir, environment)
         _start_platform(supervisor, settings, environment, terminal, door)
         _start_demo(supervisor, settings, data_dir, environment, terminal)
         supervisor.watch()
@@ -112,6 +113,18 @@ def _catch_alerts(
     port = host.remembered_port(data_dir, "mail")
     supervisor.add(mailbox.program(port, data_dir / "mail", ROOT, environment))
     return {**told, "EDGEFLOW_SMTP_URL": mailbox.url(port)}
+
+
+def _stand_in_for_stripe(
+    supervisor: Supervisor, settings: Settings, data_dir: Path, environment: dict[str, str]
+) -> dict[str, str]:
+    """In development, where nobody gave a key of Stripe's, a small Stripe on this machine takes the money."""
+    if not local_stripe.wanted(settings):
+        return environment
+    port = host.remembered_port(data_dir, "stripe")
+    told = {**environment, **local_stripe.platform_environment(data_dir, port)}
+    supervisor.add(local_stripe.program(port, data_dir, settings, ROOT, told))
+    return told
 
 
 def _start_platform(
@@ -184,6 +197,7 @@ def _start_demo(
         terminal=terminal,
         start_fleet=start_fleet,
         receive_webhooks=receive_webhooks,
+        takes_test_cards=local_stripe.wanted(settings),
         stopping=supervisor.stopping,
     )
     threading.Thread(target=stage.run, name="demo", daemon=True).start()

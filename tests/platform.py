@@ -1,6 +1,7 @@
 """The platform as an operator runs it: web, worker and scheduler processes, on a free port."""
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 
 import httpx
+
+from config.local_stripe import METERS
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,7 +25,10 @@ def free_port() -> int:
 
 
 class Platform:
-    """Real processes against the test's database. ``web``: how many separate gunicorns, each with one process."""
+    """Real processes against the test's database. ``web``: how many separate gunicorns, each with one process.
+
+    ``stripe``: also a local Stripe, at ``stripe_url``; without it there is billing, and nobody to pay.
+    """
 
     def __init__(
         self,
@@ -30,14 +36,18 @@ class Platform:
         web: int = 1,
         environ: dict[str, str] | None = None,
         parts: tuple[str, ...] = ("worker", "scheduler"),
+        *,
+        stripe: bool = False,
     ) -> None:
         self.folder, self.parts = folder, parts
         self.ports = [free_port() for _ in range(web)]
+        self.stripe_port = free_port() if stripe else 0
         self.environ = {
             **os.environ,
             "EDGEFLOW_WEB_WORKERS": "1",
             "EDGEFLOW_LOG_LEVEL": "INFO",
             "PYTHONUNBUFFERED": "1",
+            **(self._stripe_environ() if stripe else {}),
             **(environ or {}),
         }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -45,7 +55,25 @@ class Platform:
     def url(self, number: int = 0) -> str:
         return f"http://127.0.0.1:{self.ports[number]}"
 
+    @property
+    def stripe_url(self) -> str:
+        return f"http://127.0.0.1:{self.stripe_port}"
+
+    @property
+    def stripe_key(self) -> str:
+        return self.environ["STRIPE_API_KEY"]
+
+    def _stripe_environ(self) -> dict[str, str]:
+        """As an operator sets them: keys of nobody's real account."""
+        return {
+            "STRIPE_API_KEY": f"sk_test_{secrets.token_hex(12)}",
+            "STRIPE_API_BASE": self.stripe_url,
+            "STRIPE_WEBHOOK_SECRET": f"whsec_{secrets.token_hex(12)}",
+        }
+
     def __enter__(self) -> "Platform":
+        if self.stripe_port:
+            self.start("stripe")
         for number in range(len(self.ports)):
             self.start(f"web{number}")
         for part in self.parts:
@@ -65,7 +93,7 @@ class Platform:
                 os.killpg(process.pid, signal.SIGKILL)
 
     def start(self, name: str) -> None:
-        """Start ``web<n>``, ``worker`` or ``scheduler`` (of these, too, ``worker2`` and so on)."""
+        """Start ``web<n>``, ``worker`` or ``scheduler`` (of these, too, ``worker2`` and so on), or ``stripe``."""
         environ = dict(self.environ)
         if name.startswith("web"):
             environ["EDGEFLOW_PORT"] = str(self.ports[int(name[3:])])
@@ -85,6 +113,13 @@ class Platform:
             return ["gunicorn", "-c", "config/gunicorn.py", "wsgi:app"]
         if name.startswith("worker"):
             return ["dramatiq", "workers", "--processes", "1", "--threads", "4"]
+        if name == "stripe":
+            webhook = f"{self.url()}/api/v1/billing/webhooks/stripe"
+            data = str(self.folder / "stripe.sqlite")
+            plans = self.environ.get("EDGEFLOW_PLANS_FILE", "config/plans.toml")
+            meters = [f"--meter={name}" for name in METERS]
+            command = ["tools.local_stripe", "--port", str(self.stripe_port), "--data", data, "--plans", plans]
+            return [*command, "--webhook", webhook, *meters]
         return ["scheduler"]
 
     def kill(self, name: str, how: int = signal.SIGKILL) -> None:

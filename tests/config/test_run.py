@@ -45,9 +45,9 @@ class Run:
             assert time.monotonic() < deadline, self.text()
             time.sleep(0.1)
 
-    def curl(self) -> list[str]:
-        """The words of the printed command."""
-        found = re.search(r"^ +(curl .*)$", self.text(), re.MULTILINE)
+    def curl(self, about: str = "") -> list[str]:
+        """The words of the printed command, the first one that names ``about``."""
+        found = re.search(rf"^ +(curl .*{about}.*)$", self.text(), re.MULTILINE)
         return shlex.split(found.group(1)) if found else []
 
     def interrupt(self) -> float:
@@ -72,6 +72,7 @@ def test_a_first_start_shows_a_rollout_and_a_killed_one_goes_on(data_dir: Path) 
     second.until(second.curl, 30)
     assert second.curl() == again
     assert deployed(again, port)["status"] == "succeeded"
+    assert subscribed(second.curl("/billing/subscription"), port)["status"] == "active"
     kill_web(second)
     answer = httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=30)  # waits in the queue, is not refused
     assert answer.status_code == 200
@@ -81,6 +82,14 @@ def test_a_first_start_shows_a_rollout_and_a_killed_one_goes_on(data_dir: Path) 
     for secret in (data_dir / "secrets").iterdir():
         if secret.name != "demo":
             assert secret.read_text().strip() not in second.text()
+
+
+def subscribed(command: list[str], port: int) -> dict[str, object]:
+    """Run the printed curl, which pays; the subscription as it is read afterwards."""
+    subprocess.run(command, capture_output=True, timeout=60, check=True)
+    key = next(word for word in command if word.startswith("X-API-Key: ")).removeprefix("X-API-Key: ")
+    url = f"http://127.0.0.1:{port}/api/v1/billing/subscription"
+    return dict(httpx.get(url, headers={"X-API-Key": key}, timeout=30).json())
 
 
 def kill_web(run: Run) -> None:

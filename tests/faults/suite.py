@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.report import Figure, at_least, at_most, told
-from tests.faults import v1
+from tests.faults import billing, v1
 from tests.faults.scenarios import (
     AT_A_START,
     CONVERGE_SECONDS,
@@ -159,7 +159,10 @@ def runs() -> dict[str, Run]:
     for name in SCENARIOS:
         named[name] = lambda servers, folder, name=name: scenario(name, servers, folder)  # type: ignore[misc]
     named["v1"] = v1_agents
+    named["billing"] = billing.deaths
+    named["billing-order"] = billing.order
     for name in CONTROLS:
         named[f"control-{name}"] = lambda servers, folder, name=name: control_of(name, servers, folder)  # type: ignore[misc]
     named["control-v1"] = v1_control
+    named["control-billing"] = billing.control
     return named

@@ -61,11 +61,22 @@ def test_what_a_dead_leader_recorded_but_did_not_send_is_sent(session: psycopg.C
     assert (state(session), messages() - before) == ([(True, False)], 1)
 
 
-def test_a_long_past_occurrence_is_not_sent(session: psycopg.Connection, due: datetime) -> None:
-    ledger = Ledger(session)
+def test_a_long_past_occurrence_is_not_sent_after_a_newer_one(session: psycopg.Connection, due: datetime) -> None:
+    ledger, before = Ledger(session), messages()
     ledger.record(JOB, due - timedelta(hours=2))
+    ledger.record(JOB, due)
     ledger.send()
-    assert state(session) == [(False, False)]
+    assert (sorted(state(session)), messages() - before) == ([(False, False), (True, False)], 1)
+
+
+def test_the_last_occurrence_of_a_rare_job_is_sent_however_long_ago_it_was(
+    session: psycopg.Connection, due: datetime
+) -> None:
+    """A daily job whose hour passed while nobody was there must not wait for the next day."""
+    ledger = Ledger(session)
+    ledger.record(JOB, due - timedelta(hours=13))
+    ledger.send()
+    assert state(session) == [(True, False)]
 
 
 def test_an_occurrence_is_claimed_once(session: psycopg.Connection, due: datetime) -> None:
