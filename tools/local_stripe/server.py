@@ -18,11 +18,6 @@ from tools.local_stripe.webhooks import Deliverer
 
 
 class _Handler(WSGIHandler):
-    def handle(self) -> None:
-        # Head and body leave as two packets, of which the second would wait 40 ms for the client's acknowledgement.
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        super().handle()
-
     def get_environ(self) -> dict[str, Any]:
         return {**super().get_environ(), SOCKET: self.socket}
 
