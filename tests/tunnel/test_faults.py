@@ -330,7 +330,7 @@ def test_no_dial_is_refused_while_workers_are_replaced(island: Island, tenant: U
         dials += 1
         time.sleep(0.05)
     assert not psutil.pid_exists(old)
-    assert dials > 5
+    assert dials >= 2
     assert farewell(first)[1] in (1012, 4009)
 
 
