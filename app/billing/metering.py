@@ -6,7 +6,7 @@ Meters add up whole numbers, so time online is told in seconds; a price by the h
 
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -16,12 +16,10 @@ from app import db
 from app.billing import stripe_client
 from app.billing.accounts import METER_REPORT
 from app.billing.stripe_client import StripeRefused
+from app.billing.work import Work
 from app.errors import Conflict
 from app.jobs import enqueue
 from config.settings import settings
-
-if TYPE_CHECKING:
-    from app.billing.performers import Work
 
 log = structlog.get_logger(__name__)
 
@@ -83,7 +81,7 @@ WHERE org_id = :org AND hour = :hour AND reported_at IS NULL
 """)
 
 
-def report(work: "Work") -> dict[str, Any]:
+def report(work: Work) -> dict[str, Any]:
     """Tell the meters what an hour's usage was; who is no customer any more has nothing to be billed.
 
     The hour counts as reported when the operation is written down as done (``performers.write``).
@@ -101,7 +99,7 @@ def report(work: "Work") -> dict[str, Any]:
     return {"reported": told}
 
 
-def _tell(work: "Work", name: str, value: int, hour: datetime) -> bool:
+def _tell(work: Work, name: str, value: int, hour: datetime) -> bool:
     """Whether Stripe has it now, by this call or one before."""
     try:
         work.do(
