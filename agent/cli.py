@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,19 +15,14 @@ import uvloop
 from agent import __version__
 from agent.backlog import MAX_BYTES
 from agent.device import Options
-from agent.drivers.base import Driver
+from agent.drivers import choice
 from agent.drivers.figures import Overheat
-from agent.drivers.local import LocalDriver
-from agent.drivers.simulated import Behaviour, SimulatedDriver
+from agent.drivers.simulated import Behaviour
 from agent.faults import LinkFaults
 from agent.progress import Counter
 from agent.run import AgentError, AgentOptions, run, until
 from agent.simulator import Fleet, FleetError, FleetOptions
 
-DRIVERS: dict[str, Callable[[Path], Driver]] = {
-    "local": lambda state_dir: LocalDriver(state_dir / "flows"),
-    "simulated": lambda state_dir: SimulatedDriver("simulated", Behaviour()),
-}
 RUN_EXAMPLE = "example: python -m agent run --url https://cloud.example --provisioning-code CODE"
 SIMULATE_EXAMPLE = "example: python -m agent simulate --url http://127.0.0.1:8080 --api-key edgeflow_… --devices 100"
 
@@ -93,8 +87,23 @@ def _add_run(command: argparse.ArgumentParser) -> None:
         metavar="MIB",
         help="of the state directory for what is gathered while offline (16)",
     )
-    command.add_argument("--driver", choices=sorted(DRIVERS), default="local", help="what runs the flows (%(default)s)")
+    _add_runtime(command.add_argument_group("the runtime that is driven"))
     command.set_defaults(command=_run)
+
+
+def _add_runtime(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--driver", choices=sorted(choice.DRIVERS), default="local", help="what runs the flows (%(default)s)")
+    add("--runtime-url", type=base_url, metavar="URL", help="its API, where it is not at its usual port here")
+    add("--runtime-token-file", type=Path, metavar="FILE", help="holds the access token that its API wants")
+    add("--editor-url", type=base_url, metavar="URL", help="its editor, where it is not at the runtime's URL")
+    add(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="a host beside this machine that the setting local_url may name; repeatable",
+    )
 
 
 def _add_simulate(command: argparse.ArgumentParser) -> None:
@@ -184,8 +193,12 @@ async def _run(options: argparse.Namespace) -> None:
         options.log_level,
         options.telemetry_interval,
         options.telemetry_buffer,
+        tuple(options.allow_host),
     )
-    await run(agent, DRIVERS[options.driver], stop)
+    runtime = choice.RuntimeOptions(
+        options.state_dir, options.runtime_url, options.runtime_token_file, options.editor_url
+    )
+    await run(agent, lambda: choice.make(options.driver, runtime), stop)
 
 
 async def _simulate(options: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit, urlunsplit
 
@@ -63,7 +63,8 @@ class Device:
     """Connects, answers commands, reconnects until `stop`.
 
     `refused` is called when the cloud turns the credentials down; new ones from it are tried at once, but not twice
-    in a row. `address` gives the base URL for the next try from the number of failures before it.
+    in a row. `address` gives the base URL for the next try from the number of failures before it. `allow_hosts`: what
+    the setting `local_url` may name beside this machine; without that setting the driver's `editor_url` holds.
     """
 
     def __init__(
@@ -81,12 +82,14 @@ class Device:
         rng: random.Random | None = None,
         refused: Callable[["Device"], Awaitable[Credentials | None]] | None = None,
         address: Callable[[int], str] | None = None,
+        allow_hosts: Sequence[str] = (),
     ) -> None:
         self.credentials, self.driver, self.rest = credentials, driver, rest
         self.name = name or credentials.device_id
         self.options = options or Options()
         self.settings = settings or Settings()
         self.answers = answers or Answers()
+        self.allow_hosts = tuple(allow_hosts)
         self.connections = 0
         self.received: Counter[str] = Counter()
         self.last_end: Ended | None = None

@@ -1,7 +1,7 @@
 """What a runtime must offer to be driven by the agent.
 
-A driver for EdgeFlow or Node-RED implements this class and gets an entry in `agent.cli.DRIVERS`; everything above
-(commands, dedup, tunnel) stays as it is. Methods raise CommandError with the code that the cloud is told.
+A driver implements this class and gets an entry in `agent.drivers.choice.DRIVERS`; everything above (commands, dedup,
+tunnel) stays as it is. Methods raise CommandError with the code that the cloud is told.
 """
 
 import time
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent import __version__, metrics
+from agent.protocol import CommandError
 from agent.runtime.watch import Hear, nobody
 
 JsonObject = dict[str, Any]
@@ -34,6 +35,8 @@ class Driver(ABC):
 
     echoes_desired = False
     """Whether every desired key is taken over, not only those that the agent understands."""
+    editor_url: str | None = None
+    """Where the runtime's own editor is served, `http(s)://HOST[:PORT]`; None: it has none."""
 
     def __init__(self) -> None:
         self._opened = time.monotonic()
@@ -90,6 +93,34 @@ class Driver(ABC):
     async def flow_metrics(self) -> dict[str, JsonObject]:
         """Per flow id: numbers by name, of the time since the last call: `{"executions": 12, "errors": 0}`."""
         return {}
+
+    async def running(self) -> dict[str, JsonObject]:
+        """Per flow id what really runs: `{"hash", "version", "status", "errors", "restarts"}`.
+
+        `hash`: the content hash that was deployed while the content is still that, else the hash of the definition as
+        `get_flow` answers it now (`agent.content.content_hash`); None when it cannot be read. `status`: `running`,
+        `stopped` or `error`. `errors` and `restarts` count since the flow was installed. Raises CommandError when the
+        runtime cannot be asked.
+        """
+        return {
+            flow["id"]: {
+                "hash": flow.get("content_hash"),
+                "version": flow.get("version"),
+                "status": flow["status"],
+                "errors": 0,
+                "restarts": 0,
+            }
+            for flow in await self.list_flows()
+        }
+
+    async def runtime_health(self) -> JsonObject:
+        """`{"running", "errors", "restarts"}`: whether the runtime answers, and the sums over its flows."""
+        try:
+            flows = (await self.running()).values()
+        except CommandError:
+            return {"running": False, "errors": 0, "restarts": 0}
+        counts = {name: sum(flow[name] for flow in flows) for name in ("errors", "restarts")}
+        return {"running": True, **counts}
 
     async def measure(self, at: int) -> list[Point]:
         """What is to be reported as of `at` (Unix time in ms): the machine's numbers, and each flow's."""
