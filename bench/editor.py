@@ -1,9 +1,9 @@
 """What a large download through a device's editor costs those who send commands over the same tunnel meanwhile.
 
 The device is the real agent, in a process of its own, before a local server of large files. ``MANY`` clients ask for
-the device's health: alone, then while files of ``megabytes`` are downloaded one after the other through the editor's proxy;
-the medians of the rounds count. ``across``: the browser's requests arrive at another web process than the one that
-holds the tunnel.
+the device's health: alone, then while files of ``megabytes`` are downloaded one after the other through the editor's
+proxy; the medians of the rounds count. ``across``: the browser's requests arrive at another web process than the one
+that holds the tunnel.
 """
 
 import socket
@@ -136,8 +136,9 @@ def _agent(house: House, token: str, editor_url: str) -> Iterator[UUID]:
     """The reference agent, provisioned and connected to the first web process."""
     with httpx.Client(base_url=f"{house.url()}/api/v1", headers={"Authorization": f"Bearer {token}"}) as http:
         made = http.post("/devices", json={"name": "editor"}).raise_for_status().json()
-        command = [sys.executable, "-m", "agent", "run", "--url", house.url(), "--editor-url", editor_url,
-                   "--provisioning-code", made["provisioning_code"], "--state-dir", str(house.folder / "agent")]  # fmt: skip
+        code, state = made["provisioning_code"], str(house.folder / "agent")
+        command = [sys.executable, "-m", "agent", "run", "--url", house.url(), "--provisioning-code", code]
+        command += ["--editor-url", editor_url, "--state-dir", state]
         with (house.folder / "agent.log").open("wb") as log:
             process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         try:
