@@ -19,8 +19,12 @@ from agent.credentials import Credentials
 from agent.drivers.base import Driver
 from agent.executor import Executor
 from agent.faults import LinkFaults
+from agent.hosts import ForbiddenHost, Hosts
 from agent.outbox import Outbox
 from agent.protocol import CommandError, Frame
+from agent.proxy import FRAMES as PROXY_FRAMES
+from agent.proxy import Proxy
+from agent.proxy_local import Editor, editor_of
 from agent.rest import Rest, is_local, retry_after
 from agent.settings import Settings
 from agent.shadow import ShadowSync
@@ -89,7 +93,8 @@ class Device:
         self.options = options or Options()
         self.settings = settings or Settings()
         self.answers = answers or Answers()
-        self.allow_hosts = tuple(allow_hosts)
+        if allow_hosts:
+            self.settings.hosts = Hosts(allow_hosts)
         self.connections = 0
         self.received: Counter[str] = Counter()
         self.last_end: Ended | None = None
@@ -114,8 +119,12 @@ class Device:
         self._interval = self.options.heartbeat
         self._heard = 0.0
         self._bye: float | None = None
+        self._editor: Editor | None = None
+        self._proxy: Proxy | None = None
+        self._moving: asyncio.Task[None] | None = None
         self.settings.listen(self._settings_changed.set)
         self.settings.listen(self.telemetry.changed)
+        self.settings.listen(self._look_for_editor)
 
     @property
     def connected(self) -> bool:
@@ -143,6 +152,9 @@ class Device:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._executor.cancel()
+        if self._moving:
+            self._moving.cancel()
+            await asyncio.gather(self._moving, return_exceptions=True)
         await self._shadow.stop()
         await self.telemetry.stop()
         self._outbox.close()
@@ -202,7 +214,9 @@ class Device:
         )
 
     async def _introduce(self, socket: ClientConnection) -> Frame:
-        await socket.send(protocol.connect(self.credentials.device_id, self.credentials.api_key))
+        self._editor = self._present_editor()
+        offer = (*protocol.CAPABILITIES, protocol.HTTP_PROXY) if self._editor else protocol.CAPABILITIES
+        await socket.send(protocol.connect(self.credentials.device_id, self.credentials.api_key, offer))
         try:
             frame = protocol.decode(await asyncio.wait_for(socket.recv(), self.options.connected_timeout))
         except TimeoutError as error:
@@ -236,6 +250,7 @@ class Device:
             self._outbox.leave(socket)
             self._socket = None
             beat.cancel()
+            await self._end_streams()
             await self.telemetry.disconnected()
 
     async def _read(self, socket: ClientConnection) -> None:
@@ -263,6 +278,8 @@ class Device:
             self._shadow.pushed(frame.get("delta"))
         elif kind == "ack":
             self.telemetry.acknowledged(frame.get("id"))
+        elif kind in PROXY_FRAMES:
+            await self._proxied(frame)
         elif kind == "bye":
             self._bye = _seconds(frame.get("reconnect_after_ms"), 0.0) / 1000
         elif kind != "pong":
@@ -273,6 +290,42 @@ class Device:
             await self._executor.take(protocol.command_of(frame))
         except CommandError as error:
             await self._outbox.put(protocol.failure(frame["id"], error.code, str(error)))
+
+    # The editor
+
+    async def _proxied(self, frame: Frame) -> None:
+        if self._proxy is None and self._socket:
+            self._proxy = Proxy(self._socket)
+        if self._proxy:
+            await self._proxy.take(frame, self._editor)
+
+    async def _end_streams(self) -> None:
+        proxy, self._proxy = self._proxy, None
+        if proxy:
+            await proxy.close()
+
+    def _present_editor(self) -> Editor | None:
+        try:
+            return editor_of(self.settings.get("local_url"), self.driver.editor_url, self.settings.hosts)
+        except ForbiddenHost as error:
+            log.warning("%s: no editor is offered: %s", self.name, error)
+            return None
+
+    def _look_for_editor(self) -> None:
+        """The settings have changed, and with them perhaps where the editor is."""
+        if self._socket and (editor := self._present_editor()) != self._editor:
+            self._moving = asyncio.create_task(self._move(self._socket, editor))
+
+    async def _move(self, socket: ClientConnection, editor: Editor | None) -> None:
+        """End the streams that lead to the former editor. What is offered at all is said anew, by a new connection."""
+        offered, self._editor = self._editor is not None, editor
+        with contextlib.suppress(ConnectionClosed):  # which ends them as well
+            if self._proxy:
+                await self._proxy.close("CLOSED", "the editor is another one now")
+        if offered != (editor is not None):
+            await asyncio.sleep(1.0)  # so that the answer to the command that changed it still goes the old way
+            if socket is self._socket:
+                await self.reconnect()
 
     async def _beat(self, socket: ClientConnection) -> None:
         """Heartbeats, the first at a random moment so that a fleet's do not come at once; silence ends the link."""
