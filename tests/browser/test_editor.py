@@ -1,0 +1,102 @@
+"""A real Node-RED behind the real agent, its editor in real Chromium, through two real web processes."""
+
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.browser.conftest import House
+from tests.browser.red import Red, ticking
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
+
+
+def labels(house: House) -> list[str]:
+    """The tabs that Node-RED itself says it has."""
+    return [one["label"] for one in house.node_red_flows() if one["type"] == "tab"]
+
+
+def test_a_flow_imported_and_deployed_in_the_browser_runs_on_the_device(house: House, red: Red) -> None:
+    """And its debug messages come to the sidebar, over the proxied WebSocket."""
+    red.open(house.editor_url())
+    red.import_flow(ticking("pressure 42"))
+    red.shot("imported")
+    red.deploy()
+    red.told("Successfully deployed")
+    red.show_debug()
+    red.hears("pressure 42")
+    red.shot("deployed")
+    assert "pressure 42" in labels(house)
+    answer = house.api.get(f"/edge-nodes/{house.device_id}/flows")
+    assert "pressure 42" in answer.raise_for_status().text
+
+
+def test_a_node_dragged_from_the_palette_is_deployed(house: House, red: Red) -> None:
+    before = len(house.node_red_flows())
+    red.open(house.editor_url())
+    red.drag("comment", 320, 400)
+    red.shot("dragged")
+    red.deploy()
+    red.told("Successfully deployed")
+    after = house.node_red_flows()
+    assert len(after) == before + 1
+    assert after[-1]["type"] == "comment"
+
+
+@pytest.mark.parametrize("part", ["web1", "web0"], ids=["that serves the browser", "that holds the tunnel"])
+def test_the_editor_comes_back_on_its_url_after_a_restart_of_the_web_process(house: House, red: Red, part: str) -> None:
+    label = f"restart of {part}"
+    red.open(house.editor_url())
+    red.import_flow(ticking(label))
+    red.deploy()
+    red.told("Successfully deployed")
+    red.show_debug()
+    red.hears(label)
+    url = red.page.url
+    house.platform.restart(part)
+    red.told("Lost connection to server")
+    red.shot("lost")
+    house.platform.wait_ready()
+    came = red.debug_messages(label)
+    red.hears(label, more_than=came + 1, timeout_ms=30_000)
+    red.shot("back")
+    red.page.reload()
+    red.loaded()
+    assert red.page.url == url
+
+
+def test_a_viewers_deploy_is_refused_and_the_device_keeps_what_it_has(house: House, red: Red) -> None:
+    before = house.node_red_flows()
+    red.open(house.editor_url("viewer"))
+    red.import_flow(ticking("not allowed"))
+    red.deploy()
+    red.told("Deploy failed")
+    red.shot("refused")
+    assert house.node_red_flows() == before
+
+
+def test_signing_out_closes_the_open_editor(house: House, red: Red) -> None:
+    token = house.sign_in()
+    red.open(house.editor_url(token=token))
+    signed_out = httpx.post(f"{house.platform.url(1)}/api/v1/auth/logout", headers={"Authorization": f"Bearer {token}"})
+    assert signed_out.status_code in {200, 204}, signed_out.text
+    began = time.monotonic()
+    red.told("Lost connection to server")
+    assert time.monotonic() - began < 5
+    red.shot("signed-out")
+    answer = red.page.reload()
+    assert answer is not None
+    assert answer.status in {401, 403}
+    assert "Node-RED" not in red.page.content()
+    red.shot("closed")
+
+
+def test_one_devices_page_cannot_read_the_api_or_another_origin(house: House, red: Red, tmp_path: Path) -> None:
+    """What a flow's page might try with its visitor's browser, in a real one."""
+    red.open(house.editor_url())
+    tried = """async url => { try { const a = await fetch(url, {credentials: 'include'}); return a.status }
+                              catch (error) { return 'blocked' } }"""
+    assert red.page.evaluate(tried, f"{house.platform.url(1)}/api/v1/devices") == "blocked"
+    assert red.page.evaluate(tried, "/settings") == 200
+    assert red.page.evaluate("document.cookie").find("edgeflow_editor") == -1
