@@ -81,7 +81,8 @@ class House:
             self._agent = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         deadline = time.monotonic() + 30
         while self.api.get(f"/devices/{self.device_id}/status").json()["status"] != "online":
-            assert time.monotonic() < deadline and self._agent.poll() is None, (self.folder / "agent.log").read_text()
+            if time.monotonic() > deadline or self._agent.poll() is not None:
+                raise TimeoutError((self.folder / "agent.log").read_text())
             time.sleep(0.1)
 
 
