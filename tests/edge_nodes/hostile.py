@@ -64,8 +64,11 @@ class Editor(Device):
             return len(found) >= number
 
         with self._news:
-            assert self._news.wait_for(there, timeout), f"no {kind} within {timeout} s, only {self.heard[-3:]}"
+            assert self._news.wait_for(there, timeout), f"no {kind}, only {self._kinds(stream)}"
         return found[number - 1]
+
+    def _kinds(self, stream: str) -> list[tuple[str, str | None]]:
+        return [(frame["type"], frame.get("code")) for frame in self.heard if frame.get("id") == stream]
 
     def body(self, stream: str) -> bytes:
         """What of the request's body has arrived."""

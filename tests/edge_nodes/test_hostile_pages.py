@@ -15,6 +15,7 @@ from tests import make
 from tests.edge_nodes.conftest import Scene
 from tests.edge_nodes.hostile import (
     COOKIE,
+    WINDOW,
     WS_KEY,
     Tab,
     everything,
@@ -24,6 +25,7 @@ from tests.edge_nodes.hostile import (
     switching,
     talk,
     ticket_url,
+    until,
 )
 
 Headers = list[tuple[str, str]]
@@ -142,7 +144,7 @@ def test_a_ticket_is_for_get_alone(scene: Scene) -> None:
     address = urlsplit(url)
     for method in ("HEAD", "POST"):
         page = Tab(scene.tab.port, address.netloc).ask(method, f"{address.path}?{address.query}")
-        assert page.status in {403, 405}
+        assert page.status in {403, 404, 405}
         assert not page.all("Set-Cookie")
     assert page_of(scene, url).status == 303
 
@@ -176,10 +178,12 @@ def test_a_cookie_tossed_by_a_sibling_neither_opens_nor_locks_out(scene: Scene) 
     assert scene.sibling.requests == []
 
 
-def test_many_tossed_cookies_cost_one_look_up_and_not_thousands(scene: Scene) -> None:
-    cookie = "; ".join(f"{COOKIE}={number}" for number in range(300))
-    assert scene.tab.get("/many", ("Cookie", cookie)).status in {400, 401, 403, 431}
-    untouched(scene)
+def test_many_tossed_cookies_neither_open_nor_lock_out(scene: Scene) -> None:
+    """Browsers send cookies of longer paths first: a sibling can put as many before ours as a jar holds for a site."""
+    tossed = "; ".join(f"{COOKIE}={number}" for number in range(180))
+    assert scene.tab.get("/many", ("Cookie", tossed)).status in {401, 403}
+    assert scene.tab.get("/mine", ("Cookie", f"{tossed}; {COOKIE}={scene.tab.cookie}")).status == 200
+    assert [one["target"] for one in scene.device.requests] == ["/mine"]
 
 
 # Other sites
@@ -205,10 +209,16 @@ def _filled(scene: Scene, headers: Headers) -> Headers:
     return [(name, words.get(value, value.replace("HOST", f"http://{host}"))) for name, value in headers]
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND"])
 @pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN)
-def test_a_write_is_refused_that_comes_from(scene: Scene, headers: Headers, method: str) -> None:
-    assert scene.tab.ask(method, "/flows", *_filled(scene, headers), body=b"[]").status == 403
+def test_a_write_is_refused_that_comes_from(scene: Scene, headers: Headers) -> None:
+    for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
+        assert scene.tab.ask(method, "/flows", *_filled(scene, headers), body=b"[]").status == 403
+    untouched(scene)
+
+
+def test_a_method_that_no_editor_needs_is_refused(scene: Scene) -> None:
+    for method in ("PROPFIND", "CONNECT", "TRACE", "X"):
+        assert scene.tab.ask(method, "/flows").status in {400, 405}
     untouched(scene)
 
 
@@ -395,7 +405,7 @@ def test_a_request_that_hides_a_second_one_by(scene: Scene, shape: str) -> None:
     answer = talk(scene.tab.port, first + filled + second, 3)
     settled(0.2)
     assert "/second" not in [one["target"] for one in scene.device.requests]
-    assert answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 502")) or not answer
+    assert answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 5")) or not answer
 
 
 def test_two_requests_on_a_connection_are_two(scene: Scene) -> None:
@@ -423,23 +433,19 @@ def test_a_head_of_40_kib_is_refused(scene: Scene) -> None:
 
 
 def test_a_body_streams_within_the_devices_window_and_no_further(scene: Scene) -> None:
-    """A device that grants 64 KiB gets 64 KiB, whatever a browser sends; credit lets the rest follow."""
-    scene.device.script = lambda device, request: device.send({"type": "credit", "id": request["id"], "bytes": 1})
+    """A device that gives no credit gets a window of 64 MB, and the rest is not read; credit lets more follow."""
+    scene.device.script = lambda device, request: None
     before = scene.memory()
     with socket.create_connection(("127.0.0.1", scene.tab.port), 10) as sock:
         sock.sendall(scene.tab.head("POST", "/upload", length=64 * 1024 * 1024))
         sock.settimeout(1)
-        sent = 0
-        try:
-            while sent < 64 * 1024 * 1024:
-                sent += sock.send(bytes(65536))
-        except TimeoutError:
-            pass
+        with pytest.raises(TimeoutError):
+            sock.sendall(bytes(64 * 1024 * 1024))
         (request,) = scene.device.requests
-        assert len(scene.device.body(request["id"])) <= 256 * 1024 + 1
-        assert sent < 32 * 1024 * 1024
-    assert scene.memory() - before < 24_000_000
-    assert scene.device.wait("cancel", request["id"], 15)
+        assert len(scene.device.body(request["id"])) == WINDOW
+        assert scene.memory() - before < 24_000_000
+        scene.device.send({"type": "credit", "id": request["id"], "bytes": 1000})
+        until(lambda: len(scene.device.body(request["id"])) == WINDOW + 1000)
     scene.still_fine()
 
 
