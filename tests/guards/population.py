@@ -14,6 +14,7 @@ from app.billing import models as billing
 from app.clock import now
 from app.deployments.models import Deployment, Execution, Installation, Stage
 from app.devices.models import Connection, Device, DeviceKey, Shadow
+from app.edge_nodes.editor.models import EditorSession
 from app.flows.models import Flow, FlowVersion
 from app.idempotency import IdempotencyKey
 from app.logs.models import LogEntry
@@ -87,7 +88,11 @@ def _devices(made: Population) -> list[object]:
         DeviceKey(org_id=org, device_id=device, key_hash=digest(made.device_key)),
         Shadow(org_id=org, device_id=device, version=1, desired={"interval": 5}),
         Connection(org_id=org, device_id=device, epoch=1, gateway=str(uuid4()), disconnected_at=now()),
-    ]
+        EditorSession(
+            org_id=org, device_id=device, user_id=made.user_id, ticket_hash=uuid4().bytes, ticket_expires_at=now(),
+            expires_at=now() + timedelta(hours=1),
+        ),
+    ]  # fmt: skip
 
 
 def _flows(made: Population) -> list[object]:
