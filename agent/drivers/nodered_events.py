@@ -38,7 +38,7 @@ class NodeRedEvents:
         """How often the connection broke: on one machine that is Node-RED ending."""
         self.state: dict[str, Any] = {}
         """The newest state of its flows: `{"state", "error"?, "types"?, "modules"?}`."""
-        self._deployed: str | None = None
+        self._deployed: set[str] = set()
 
     def open(self) -> None:
         """Begin to listen."""
@@ -51,14 +51,14 @@ class NodeRedEvents:
             await asyncio.gather(self._task, return_exceptions=True)
 
     def expect(self) -> None:
-        """Forget which revision was deployed last, before another one is sent."""
-        self._deployed = None
+        """Forget which revisions were deployed, before another one is sent."""
+        self._deployed = set()
 
     async def deployed(self, rev: str) -> bool:
         """Return once the flows of a revision have been started, or are known not to; False when nobody can tell."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._deployed == rev or not self.connected)
-        return self._deployed == rev
+            await self._changed.wait_for(lambda: rev in self._deployed or not self.connected)
+        return rev in self._deployed
 
     async def ready(self, seconds: float) -> bool:
         """Whether it is connected within so many seconds."""
@@ -83,6 +83,7 @@ class NodeRedEvents:
             if token:
                 await self._authenticate(socket, token)
             await socket.send(json.dumps({"subscribe": "notification/#"}))
+            self.state = {}
             await self._set(True, None)
             try:
                 async for frame in socket:
@@ -114,7 +115,7 @@ class NodeRedEvents:
                 self.state = data if isinstance(data, dict) else {}
             elif topic == "notification/runtime-deploy" and isinstance(data, dict):
                 async with self._changed:
-                    self._deployed = data.get("revision")
+                    self._deployed.add(str(data.get("revision")))
                     self._changed.notify_all()
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +77,6 @@ class Records:
         if self._kept.pop(flow_id, None):
             self._path(flow_id).unlink(missing_ok=True)
             storage.sync_folder(self._folder)
-
-    def renumber(self, record: Record, version: int | None) -> None:
-        """The same content under another version."""
-        self.settle(replace(record, version=version), record.flow_id)
 
     def _write(self, flow_id: str, pair: dict[str, Record | None]) -> None:
         kept = {name: asdict(record) if record else None for name, record in pair.items()}
