@@ -46,18 +46,17 @@ HISTORY = 200
 
 @dataclass
 class Trial:
-    """A deployment that has yet to prove itself: `ids` are its objects, `noisy` those that threw errors before."""
+    """A deployment that has yet to prove itself: `ids` are its objects; `begun` once the old ones are no more."""
 
     flow_id: str
     ids: set[str]
-    noisy: set[str]
-    started: bool = False
+    begun: bool = False
     failed: asyncio.Event = field(default_factory=asyncio.Event)
     error: str = ""
 
     def threw(self, node: str, text: str) -> None:
-        """An error of a node; what an old node says while it is being stopped is not the new one's."""
-        if node in self.ids and (self.started or node not in self.noisy) and not self.failed.is_set():
+        """An error of a node; what an old one of the same id says before its end is not the new one's."""
+        if self.begun and node in self.ids and not self.failed.is_set():
             self.error = text
             self.failed.set()
 
@@ -69,7 +68,6 @@ class Tally:
     watch: FlowWatch
     drops: int
     errors: int = 0
-    noisy: set[str] = field(default_factory=set)
 
 
 class NodeRedDriver(Driver):
@@ -79,7 +77,7 @@ class NodeRedDriver(Driver):
         super().__init__()
         self.editor_url = runtime.url or URL
         self._api = NodeRedApi(self.editor_url, runtime.token)
-        self._events = NodeRedEvents(self.editor_url, runtime.token, self._heard)
+        self._events = NodeRedEvents(self.editor_url, runtime.token, self._heard, self._stopped)
         self._records = Records(runtime.state_dir / "nodered")
         self._settle = settle
         self._trial: Trial | None = None
@@ -164,12 +162,12 @@ class NodeRedDriver(Driver):
         }
 
     async def running(self) -> dict[str, JsonObject]:
+        """Of the cloud's flows; a person's own tabs are that person's affair."""
+        told = ("version", "status", "errors", "restarts")
         return {
-            flow["id"]: {
-                "hash": flow["content_hash"],
-                **{key: flow[key] for key in ("version", "status", "errors", "restarts")},
-            }
+            flow["id"]: {"hash": flow["content_hash"], **{key: flow[key] for key in told}}
             for flow in await self.list_flows()
+            if flow["managed"]
         }
 
     async def node_types(self) -> list[JsonObject]:
@@ -254,8 +252,7 @@ class NodeRedDriver(Driver):
         new = plan.dressed(order.version, order.content_hash, order.start)
         seen = view.flows.get(order.flow_id)
         kept = await self._keeping(seen.objects if seen else [], new)
-        tally = self._tally(order.flow_id)
-        trial = self._trial = Trial(order.flow_id, {item["id"] for item in new}, set(tally.noisy))
+        trial = self._trial = Trial(order.flow_id, {item["id"] for item in new})
         sent: View | None = None
         rev = ""
         try:
@@ -299,7 +296,7 @@ class NodeRedDriver(Driver):
         """Return once it has run for the settling time; raises CommandError with what was wrong."""
         drops = self._events.drops
         await self._started(rev)
-        trial.started = True
+        trial.begun = True
         halted = await self._halted() if start else None
         if halted:
             raise CommandError(START_FAILED, f"Node-RED runs nothing, {halted}")
@@ -373,7 +370,7 @@ class NodeRedDriver(Driver):
         seen = await self._find(flow_id)
         if seen.running and not await self._halted():
             return "already_running"
-        trial = self._trial = Trial(flow_id, {item["id"] for item in seen.objects}, set())
+        trial = self._trial = Trial(flow_id, {item["id"] for item in seen.objects})
         try:
             _, rev = await self._send(lambda there: _switched(there, flow_id, False))
             await self._prove(trial, rev, True)
@@ -397,12 +394,16 @@ class NodeRedDriver(Driver):
 
     # --- what Node-RED says ---
 
+    def _stopped(self) -> None:
+        if self._trial:
+            self._trial.begun = True
+
     def _heard(self, data: JsonObject) -> None:
         """A debug message, or an error or warning that nobody caught."""
         node, path = str(data.get("id", "")), str(data.get("path") or data.get("z") or "")
         home = path.split("/")[0]
         flow_id = self._homes.get(node) or self._homes.get(home)
-        text, called = text_of(data), str(data.get("name") or data.get("type") or node)
+        text, called = text_of(data), str(data.get("name") or self._written(flow_id, node))
         failed = data.get("level") == ERROR_LEVEL
         trial = self._trial
         if trial and (node in trial.ids or home in trial.ids):
@@ -414,7 +415,6 @@ class NodeRedDriver(Driver):
         tally = self._tally(flow_id)
         if failed:
             tally.errors += trial is None or trial.flow_id != flow_id
-            tally.noisy.add(node)
             tally.watch.failed(called, RuntimeError(text))
         elif "level" in data:
             tally.watch.say("warning", f"node {called}: {text}", node=called)
@@ -422,6 +422,11 @@ class NodeRedDriver(Driver):
             tally.watch.executed()
             tally.watch.shown(called, text)
         self._remember(flow_id, called, text if failed else None)
+
+    def _written(self, flow_id: str | None, node: str) -> str:
+        """A node's id as its author wrote it."""
+        seen = self._view.flows.get(flow_id) if self._view and flow_id else None
+        return seen.plan.names.inward.get(node, node) if seen and seen.plan else node
 
     def _remember(self, flow_id: str, trigger: str, error: str | None) -> None:
         at = now()

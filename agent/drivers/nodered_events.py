@@ -22,13 +22,20 @@ class CommsError(Exception):
 
 
 class NodeRedEvents:
-    """Listens for as long as it is open; `hear(data)` is called with each debug message and error."""
+    """Listens for as long as it is open: `hear(data)` for each debug message and error, `stopped()` when a deployment
+    has ended the old nodes and the new ones do not exist yet."""
 
-    def __init__(self, url: str, token: Callable[[], str | None], hear: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: Callable[[], str | None],
+        hear: Callable[[dict[str, Any]], None],
+        stopped: Callable[[], None],
+    ) -> None:
         parts = urlsplit(url)
         scheme = "wss" if parts.scheme == "https" else "ws"
         self._url = urlunsplit((scheme, parts.netloc, f"{parts.path.rstrip('/')}/comms", "", ""))
-        self._token, self._hear = token, hear
+        self._token, self._hear, self._stopped = token, hear, stopped
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Condition()
         self.connected = False
@@ -113,6 +120,8 @@ class NodeRedEvents:
                 self._hear(data)
             elif topic == "notification/runtime-state":
                 self.state = data if isinstance(data, dict) else {}
+                if self.state.get("state") == "stop" and self.state.get("deploy"):
+                    self._stopped()
             elif topic == "notification/runtime-deploy" and isinstance(data, dict):
                 async with self._changed:
                     self._deployed.add(str(data.get("revision")))
@@ -123,10 +132,15 @@ def text_of(data: dict[str, Any]) -> str:
     """What a debug message shows, as one line."""
     shown = data.get("msg")
     if data.get("format") == "error" and isinstance(shown, str):
-        try:
-            told = json.loads(shown)
-            shown = told.get("message") or told.get("name") if isinstance(told, dict) else shown
-        except ValueError:
-            pass
+        shown = _message(shown)
     text = shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
     return text if len(text) <= 500 else f"{text[:499]}…"
+
+
+def _message(encoded: str) -> str:
+    """An error's text: it travels as JSON, `{"__enc__": true, "type": "error", "data": {"name", "message", "stack"}}`."""
+    try:
+        told = json.loads(encoded)["data"]
+        return f"{told['name']}: {told['message']}"
+    except (ValueError, TypeError, KeyError):
+        return encoded
