@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from agent import storage
+from agent.content import content_hash
 from agent.drivers.base import JsonObject
 from agent.drivers.installed import Installed, InstalledFlows, definition_of, flow_log
 from agent.protocol import INVALID_FLOW, UNSUPPORTED_NODE_TYPE, CommandError
@@ -18,6 +19,9 @@ from agent.runtime.executions import History
 from agent.runtime.watch import FlowWatch
 
 log = logging.getLogger("agent.driver")
+
+OF_THIS_RUN = ("error", "found", "errors_before")
+"""What of a flow is not kept on disk."""
 
 
 class LocalDriver(InstalledFlows):
@@ -54,17 +58,26 @@ class LocalDriver(InstalledFlows):
     async def flow_metrics(self) -> dict[str, JsonObject]:
         return {flow_id: watch.take() for flow_id, watch in self._watches.items()}
 
+    def _errors(self, flow_id: str) -> int:
+        watch = self._watches.get(flow_id)
+        return watch.errors if watch else 0
+
     def debug_lines(self, flow_id: str) -> list[str]:
         """What the flow's debug nodes showed last."""
         return list(self._engines[flow_id].shown) if flow_id in self._engines else []
 
     async def _restart(self, flow: Installed) -> None:
+        flow.restarts += 1
         try:
             await self._launch(flow)
         except Exception as error:
             flow.error = str(error)
             flow_log.error("flow %s did not start: %s", flow.flow_id, error)
             self._tell("error", flow, f"did not start: {error}")
+        try:
+            await self._save(flow)
+        except OSError as error:
+            log.error("flow %s: its restarts cannot be stored: %s", flow.flow_id, error)
 
     def _check(self, flow: Installed) -> FlowEngine:
         try:
@@ -92,7 +105,10 @@ class LocalDriver(InstalledFlows):
             await engine.stop()
 
     async def _save(self, flow: Installed) -> None:
-        await asyncio.to_thread(storage.write_json, self._path(flow.flow_id), {**asdict(flow), "error": None})
+        if flow.fingerprint is None:
+            flow.fingerprint = content_hash(definition_of(flow.flow))
+        kept = {key: value for key, value in asdict(flow).items() if key not in OF_THIS_RUN}
+        await asyncio.to_thread(storage.write_json, self._path(flow.flow_id), kept)
 
     async def _forget(self, flow_id: str) -> None:
         await asyncio.to_thread(_delete, self._path(flow_id))
@@ -112,7 +128,12 @@ def _delete(path: Path) -> None:
 
 def _read(path: Path) -> Installed | None:
     try:
-        return Installed(**storage.read_json(path))
+        flow = Installed(**storage.read_json(path))
     except (ValueError, TypeError) as error:
         log.error("%s does not hold a flow and is left alone: %s", path.name, error)
         return None
+    now = content_hash(definition_of(flow.flow))
+    if flow.fingerprint is not None and now != flow.fingerprint:
+        log.warning("%s was changed by another hand", path.name)
+        flow.found = now
+    return flow
