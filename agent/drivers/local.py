@@ -1,15 +1,13 @@
 """The agent's own runtime as a driver: flows in memory, each in a file that is replaced atomically."""
 
 import asyncio
-import hashlib
 import logging
-import re
 from dataclasses import asdict
 from pathlib import Path
 
-from agent import storage
 from agent.content import content_hash
 from agent.drivers.base import JsonObject
+from agent.drivers.files import FlowFiles, damaged
 from agent.drivers.installed import Installed, InstalledFlows, definition_of, flow_log
 from agent.protocol import INVALID_FLOW, UNSUPPORTED_NODE_TYPE, CommandError
 from agent.runtime import nodes
@@ -29,15 +27,15 @@ class LocalDriver(InstalledFlows):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self._folder = folder
+        self._files = FlowFiles(folder)
         self._history = History()
         self._engines: dict[str, FlowEngine] = {}
         self._watches: dict[str, FlowWatch] = {}
 
     async def open(self) -> None:
         """Read all flows and start those that ran; one that fails keeps no other from running."""
-        for path in sorted(self._folder.glob("*.json")):
-            flow = _read(path)
+        for name, kept in self._files.read():
+            flow = _flow_of(name, kept)
             if flow:
                 self._flows[flow.flow_id] = flow
         for flow in self._flows.values():
@@ -108,32 +106,21 @@ class LocalDriver(InstalledFlows):
         if flow.fingerprint is None:
             flow.fingerprint = content_hash(definition_of(flow.flow))
         kept = {key: value for key, value in asdict(flow).items() if key not in OF_THIS_RUN}
-        await asyncio.to_thread(storage.write_json, self._path(flow.flow_id), kept)
+        await asyncio.to_thread(self._files.write, flow.flow_id, kept)
 
     async def _forget(self, flow_id: str) -> None:
-        await asyncio.to_thread(_delete, self._path(flow_id))
+        await asyncio.to_thread(self._files.delete, flow_id)
         self._watches.pop(flow_id, None)
 
-    def _path(self, flow_id: str) -> Path:
-        """One file per id; an id that is no safe name gets a digest as its name."""
-        safe = re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,99}", flow_id)
-        return self._folder / f"{flow_id if safe else hashlib.sha256(flow_id.encode()).hexdigest()}.json"
 
-
-def _delete(path: Path) -> None:
-    if path.exists():
-        path.unlink()
-        storage.sync_folder(path.parent)
-
-
-def _read(path: Path) -> Installed | None:
+def _flow_of(name: str, kept: JsonObject) -> Installed | None:
     try:
-        flow = Installed(**storage.read_json(path))
-    except (ValueError, TypeError) as error:
-        log.error("%s does not hold a flow and is left alone: %s", path.name, error)
+        flow = Installed(**kept)
+    except TypeError as error:
+        damaged(name, error)
         return None
     now = content_hash(definition_of(flow.flow))
     if flow.fingerprint is not None and now != flow.fingerprint:
-        log.warning("%s was changed by another hand", path.name)
+        log.warning("%s was changed by another hand", name)
         flow.found = now
     return flow
