@@ -7,18 +7,19 @@ made anew. What then does not start, or throws within the settling time, is exch
 
 import asyncio
 import logging
-import uuid
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
+from agent import __version__
+from agent.content import PARTS
 from agent.drivers import nodered_format as form
 from agent.drivers.base import Deployment, Driver, JsonObject
 from agent.drivers.choice import RuntimeOptions
 from agent.drivers.installed import definition_of, flow_log
 from agent.drivers.nodered_api import NodeRedApi, RevisionConflict
-from agent.drivers.nodered_events import ERROR_LEVEL, NodeRedEvents, text_of
+from agent.drivers.nodered_ear import Ear, Trial
+from agent.drivers.nodered_events import NodeRedEvents
 from agent.drivers.nodered_records import Record, Records
 from agent.drivers.nodered_view import Seen, View
 from agent.protocol import (
@@ -28,10 +29,8 @@ from agent.protocol import (
     START_FAILED,
     UNSUPPORTED_NODE_TYPE,
     CommandError,
-    now,
 )
 from agent.runtime.definition import FlowError
-from agent.runtime.watch import FlowWatch
 
 log = logging.getLogger("agent.driver")
 
@@ -41,33 +40,6 @@ CONFLICTS = 8
 START_SECONDS = 30.0
 BACK_SECONDS = 60.0
 """So long a Node-RED that went down over a deployment is waited for, to bring back what ran before."""
-HISTORY = 200
-
-
-@dataclass
-class Trial:
-    """A deployment that has yet to prove itself: `ids` are its objects; `begun` once the old ones are no more."""
-
-    flow_id: str
-    ids: set[str]
-    begun: bool = False
-    failed: asyncio.Event = field(default_factory=asyncio.Event)
-    error: str = ""
-
-    def threw(self, node: str, text: str) -> None:
-        """An error of a node; what an old one of the same id says before its end is not the new one's."""
-        if self.begun and node in self.ids and not self.failed.is_set():
-            self.error = text
-            self.failed.set()
-
-
-@dataclass
-class Tally:
-    """What became of a flow since it was installed (or the agent started)."""
-
-    watch: FlowWatch
-    drops: int
-    errors: int = 0
 
 
 class NodeRedDriver(Driver):
@@ -77,13 +49,11 @@ class NodeRedDriver(Driver):
         super().__init__()
         self.editor_url = runtime.url or URL
         self._api = NodeRedApi(self.editor_url, runtime.token)
-        self._events = NodeRedEvents(self.editor_url, runtime.token, self._heard, self._stopped)
+        # Bound late: whoever listens may come after the flows.
+        self._ear = Ear(lambda *said: self._hear(*said), lambda: self._events.drops)
+        self._events = NodeRedEvents(self.editor_url, runtime.token, self._ear.heard, self._ear.stopped)
         self._records = Records(runtime.state_dir / "nodered")
         self._settle = settle
-        self._trial: Trial | None = None
-        self._tallies: dict[str, Tally] = {}
-        self._homes: dict[str, str] = {}
-        self._history: deque[JsonObject] = deque(maxlen=HISTORY)
         self._view: View | None = None
 
     async def open(self) -> None:
@@ -102,22 +72,10 @@ class NodeRedDriver(Driver):
         """The deployment as it is now."""
         rev, objects = await self._api.flows()
         if self._view is None or self._view.rev != rev:
-            self._take(View(rev, objects, self._records))
+            self._view = View(rev, objects, self._records)
+            self._ear.know(self._view)
         assert self._view is not None
         return self._view
-
-    def _take(self, view: View) -> None:
-        self._view = view
-        self._homes = {item["id"]: seen.flow_id for seen in view.flows.values() for item in seen.objects}
-        for flow_id in view.flows:
-            self._tally(flow_id)
-        self._tallies = {flow_id: tally for flow_id, tally in self._tallies.items() if flow_id in view.flows}
-
-    def _tally(self, flow_id: str) -> Tally:
-        # Bound late: whoever listens may come after the flow.
-        if flow_id not in self._tallies:
-            self._tallies[flow_id] = Tally(FlowWatch(flow_id, lambda *said: self._hear(*said)), self._events.drops)
-        return self._tallies[flow_id]
 
     async def _find(self, flow_id: str) -> Seen:
         seen = (await self._look()).flows.get(flow_id)
@@ -144,7 +102,7 @@ class NodeRedDriver(Driver):
         return None if state == "start" else f"its flows are stopped ({state})"
 
     def _summary(self, seen: Seen, halted: str | None) -> JsonObject:
-        tally = self._tally(seen.flow_id)
+        errors, restarts = self._ear.counts(seen.flow_id)
         error = f"Node-RED runs nothing, {halted}" if seen.running and halted else None
         return {
             "id": seen.flow_id,
@@ -157,8 +115,8 @@ class NodeRedDriver(Driver):
             "error": error,
             "managed": seen.managed,
             "drift": seen.drifted,
-            "errors": tally.errors,
-            "restarts": self._events.drops - tally.drops,
+            "errors": errors,
+            "restarts": restarts,
         }
 
     async def running(self) -> dict[str, JsonObject]:
@@ -185,27 +143,19 @@ class NodeRedDriver(Driver):
 
     async def executions(self) -> list[JsonObject]:
         """What debug nodes showed and what errors nobody caught, newest first; Node-RED keeps no other account."""
-        return list(self._history)[:-51:-1]
+        return self._ear.newest()
 
     async def flow_metrics(self) -> dict[str, JsonObject]:
-        taken = {flow_id: tally.watch.take() for flow_id, tally in self._tallies.items()}
-        return {
-            flow_id: {"debug_messages": counts["executions"], "errors": counts["errors"]}
-            for flow_id, counts in taken.items()
-        }
+        return self._ear.figures()
 
     async def health(self) -> JsonObject:
         try:
             told, version = await super().health(), await self._api.version()
         except CommandError as error:
-            return {"status": "unhealthy", "error": str(error), "runtime": {"name": "Node-RED", "running": False}}
-        runtime = {
-            "name": "Node-RED",
-            "version": version,
-            "running": True,
-            "events": self._events.missing or "connected",
-        }
-        return {**told, "runtime": runtime}
+            runtime = {"name": "Node-RED", **await self.runtime_health()}
+            return {"status": "unhealthy", "error": str(error), "version": __version__, "runtime": runtime}
+        events = self._events.missing or "connected"
+        return {**told, "runtime": {**told["runtime"], "name": "Node-RED", "version": version, "events": events}}
 
     async def gpio_state(self) -> JsonObject:
         """Node-RED does not tell which pins its nodes hold."""
@@ -231,7 +181,7 @@ class NodeRedDriver(Driver):
         await self._install(order, plan, view)
         self._records.settle(record, order.flow_id)
         self._view = None
-        self._tallies.pop(order.flow_id, None)
+        self._ear.begin(order.flow_id)
         self._tell("info", record, "installed and running" if order.start else "installed")
         return "installed"
 
@@ -252,7 +202,7 @@ class NodeRedDriver(Driver):
         new = plan.dressed(order.version, order.content_hash, order.start)
         seen = view.flows.get(order.flow_id)
         kept = await self._keeping(seen.objects if seen else [], new)
-        trial = self._trial = Trial(order.flow_id, {item["id"] for item in new})
+        trial = self._ear.trial = Trial(order.flow_id, {item["id"] for item in new}, plan.names.inward)
         sent: View | None = None
         rev = ""
         try:
@@ -261,14 +211,14 @@ class NodeRedDriver(Driver):
             if kept:
                 await self._send(lambda there: there.exchanged(order.flow_id, new, plan.full), "nodes")
         except CommandError as error:
-            self._trial = None
+            self._ear.trial = None
             if await self._bring_back(plan, sent or view, rev):
                 self._records.settle(seen.record if seen else None, order.flow_id)
             self._view = None
             self._tell("error", _record(order), f"was not installed: {error}")
             raise CommandError(START_FAILED, f"flow {order.flow_id} was not installed: {error}") from error
         finally:
-            self._trial = None
+            self._ear.trial = None
 
     async def _keeping(self, old: list[JsonObject], new: list[JsonObject]) -> list[JsonObject]:
         """Nodes that go, and with them credentials that nobody else knows: switched off until the new flow runs."""
@@ -362,7 +312,7 @@ class NodeRedDriver(Driver):
         await self._send(lambda there: there.exchanged(flow_id, []))
         self._records.settle(None, flow_id)
         self._view = None
-        self._tallies.pop(flow_id, None)
+        self._ear.forget(flow_id)
         self._hear("info", f"flow {seen.tab.get('label') or flow_id}: removed", {"flow_id": flow_id})
         return True
 
@@ -370,17 +320,19 @@ class NodeRedDriver(Driver):
         seen = await self._find(flow_id)
         if seen.running and not await self._halted():
             return "already_running"
-        trial = self._trial = Trial(flow_id, {item["id"] for item in seen.objects})
+        trial = self._ear.trial = Trial(
+            flow_id, {item["id"] for item in seen.objects}, seen.plan.names.inward if seen.plan else {}
+        )
         try:
             _, rev = await self._send(lambda there: _switched(there, flow_id, False))
             await self._prove(trial, rev, True)
         except CommandError as error:
-            self._trial = None
+            self._ear.trial = None
             if not seen.running:
                 await self._send(lambda there: _switched(there, flow_id, True))
             raise CommandError(START_FAILED, f"flow {flow_id} did not start: {error}") from error
         finally:
-            self._trial = None
+            self._ear.trial = None
         self._hear("info", f"flow {seen.tab.get('label') or flow_id}: started", {"flow_id": flow_id})
         return "started"
 
@@ -392,57 +344,6 @@ class NodeRedDriver(Driver):
             self._hear("info", f"flow {seen.tab.get('label') or flow_id}: stopped", {"flow_id": flow_id})
         return "stopped"
 
-    # --- what Node-RED says ---
-
-    def _stopped(self) -> None:
-        if self._trial:
-            self._trial.begun = True
-
-    def _heard(self, data: JsonObject) -> None:
-        """A debug message, or an error or warning that nobody caught."""
-        node, path = str(data.get("id", "")), str(data.get("path") or data.get("z") or "")
-        home = path.split("/")[0]
-        flow_id = self._homes.get(node) or self._homes.get(home)
-        text, called = text_of(data), str(data.get("name") or self._written(flow_id, node))
-        failed = data.get("level") == ERROR_LEVEL
-        trial = self._trial
-        if trial and (node in trial.ids or home in trial.ids):
-            flow_id = trial.flow_id
-            if failed:
-                trial.threw(node if node in trial.ids else home, f"node {called}: {text}")
-        if flow_id is None:
-            return
-        tally = self._tally(flow_id)
-        if failed:
-            tally.errors += trial is None or trial.flow_id != flow_id
-            tally.watch.failed(called, RuntimeError(text))
-        elif "level" in data:
-            tally.watch.say("warning", f"node {called}: {text}", node=called)
-        else:
-            tally.watch.executed()
-            tally.watch.shown(called, text)
-        self._remember(flow_id, called, text if failed else None)
-
-    def _written(self, flow_id: str | None, node: str) -> str:
-        """A node's id as its author wrote it."""
-        seen = self._view.flows.get(flow_id) if self._view and flow_id else None
-        return seen.plan.names.inward.get(node, node) if seen and seen.plan else node
-
-    def _remember(self, flow_id: str, trigger: str, error: str | None) -> None:
-        at = now()
-        self._history.append(
-            {
-                "id": str(uuid.uuid4()),
-                "flow_id": flow_id,
-                "trigger": trigger,
-                "status": "failed" if error else "succeeded",
-                "started_at": at,
-                "finished_at": at,
-                "messages": 1,
-                "error": error,
-            }
-        )
-
     def _tell(self, level: str, record: Record, what: str) -> None:
         version = "" if record.version is None else f" v{record.version}"
         fields = {"flow_id": record.flow_id, "version": record.version}
@@ -451,13 +352,19 @@ class NodeRedDriver(Driver):
 
 def _plan(order: Deployment) -> form.Plan:
     try:
-        return form.plan(order.flow_id, _name_of(order), definition_of(order.flow))
+        return form.plan(order.flow_id, _name_of(order), _definition(order))
     except FlowError as error:
         raise CommandError(INVALID_FLOW, str(error)) from error
 
 
 def _record(order: Deployment) -> Record:
-    return Record(order.flow_id, order.version, order.content_hash, _name_of(order), definition_of(order.flow))
+    return Record(order.flow_id, order.version, order.content_hash, _name_of(order), _definition(order))
+
+
+def _definition(order: Deployment) -> JsonObject:
+    """Without what may stand beside it, as the flow's name."""
+    found = definition_of(order.flow)
+    return {key: found[key] for key in PARTS if key in found}
 
 
 def _name_of(order: Deployment) -> str:

@@ -138,7 +138,7 @@ def text_of(data: dict[str, Any]) -> str:
 
 
 def _message(encoded: str) -> str:
-    """An error's text: it travels as JSON, `{"__enc__": true, "type": "error", "data": {"name", "message", "stack"}}`."""
+    """An error's text; it travels as JSON: `{"data": {"name", "message", "stack"}, …}`."""
     try:
         told = json.loads(encoded)["data"]
         return f"{told['name']}: {told['message']}"
