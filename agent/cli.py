@@ -23,6 +23,8 @@ from agent.progress import Counter
 from agent.run import AgentError, AgentOptions, run, until
 from agent.simulator import Fleet, FleetError, FleetOptions
 
+REPORTS_A_SECOND = 300
+"""How many devices of a fleet, at most, report what runs in a second after a rollout to all of them."""
 RUN_EXAMPLE = "example: python -m agent run --url https://cloud.example --provisioning-code CODE"
 SIMULATE_EXAMPLE = "example: python -m agent simulate --url http://127.0.0.1:8080 --api-key edgeflow_… --devices 100"
 
@@ -120,6 +122,12 @@ def _add_simulate(command: argparse.ArgumentParser) -> None:
     add("--ledger-file", type=Path, help="written at the end and on SIGUSR1: how often each command id was applied")
     add("--at-once", type=int, default=50, metavar="N", help="connects under way at once (%(default)s)")
     add("--no-shadow", action="store_true", help="do not read and report the shadow after each connect")
+    add(
+        "--report-interval",
+        type=interval,
+        metavar="SECONDS",
+        help="between looks at what runs, for the shadow (15, more with more than 4,500 devices)",
+    )
     figures = command.add_argument_group("telemetry").add_argument
     figures("--telemetry-interval", type=interval, default=10.0, metavar="SECONDS", help="0: none (%(default)s)")
     figures("--points-per-second", type=float, default=0.0, metavar="N", help="more points, of each device")
@@ -135,6 +143,7 @@ def _add_simulate(command: argparse.ArgumentParser) -> None:
     behaviour("--latency-ms", type=float, default=50.0, help="per command (%(default)s)")
     behaviour("--latency-jitter-ms", type=float, default=0.0)
     behaviour("--failure-rate", type=rate, default=0.0, help="starts of flows that fail")
+    behaviour("--error-rate", type=rate, default=0.0, help="executions of flows that fail")
     behaviour("--node-types", metavar="a,b", help="the only node types that the devices have; default: any")
     behaviour("--drop-rate", type=rate, default=0.0, help="answers in whose stead the connection breaks")
     behaviour("--loss-rate", type=rate, default=0.0, help="answers that never leave")
@@ -242,10 +251,15 @@ def fleet_options(options: argparse.Namespace) -> FleetOptions:
             options.failure_rate,
             types,
             points_per_second=options.points_per_second,
+            error_rate=options.error_rate,
         ),
         overheat=dict(options.overheat),
         faults=faults if faults.any else None,
-        link=Options(sync_shadow=not options.no_shadow, telemetry_interval=options.telemetry_interval),
+        link=Options(
+            sync_shadow=not options.no_shadow,
+            telemetry_interval=options.telemetry_interval,
+            report_interval=options.report_interval or max(15.0, options.devices / REPORTS_A_SECOND),
+        ),
         at_once=max(1, options.at_once),
     )
 

@@ -25,6 +25,7 @@ from agent.protocol import CommandError, Frame
 from agent.proxy import FRAMES as PROXY_FRAMES
 from agent.proxy import Proxy
 from agent.proxy_local import Editor, editor_of
+from agent.report import Rounds
 from agent.rest import Rest, is_local, retry_after
 from agent.settings import Settings
 from agent.shadow import ShadowSync
@@ -36,12 +37,16 @@ log = logging.getLogger("agent.device")
 
 @dataclass(frozen=True)
 class Options:
-    """How a device behaves on the link; seconds. `telemetry_interval` 0: none, unless the cloud sets another."""
+    """How a device behaves on the link; seconds. `telemetry_interval` 0: none, unless the cloud sets another.
+
+    `report_interval`: between looks at what runs, which is reported when it has changed, if there is a shadow at all.
+    """
 
     open_timeout: float = 15.0
     connected_timeout: float = 10.0
     heartbeat: float = 30.0
     telemetry_interval: float = 0.0
+    report_interval: float = 15.0
     ack_timeout: float = 15.0
     grace: float = 3.0
     sync_shadow: bool = True
@@ -103,7 +108,9 @@ class Device:
         self._shadow = ShadowSync(rest, credentials, driver, self.settings, self._rng)
         self._outbox = Outbox(faults, self._rng)
         context = commands.Context(driver, self.settings, self._shadow)
-        self._executor = Executor(context, self.answers, self._outbox.put)
+        self._rounds = Rounds(self._shadow.look, self._interval_of_reports, driver, self._rng)
+        self._shadow.missed = self._rounds.changed
+        self._executor = Executor(context, self.answers, self._outbox.put, self._rounds.changed)
         self.telemetry = Telemetry(
             driver,
             Backlog() if backlog is None else backlog,
@@ -242,11 +249,13 @@ class Device:
         try:
             if self.options.sync_shadow:
                 self._shadow.connected()
+                self._rounds.begin()
             self.telemetry.connected(socket, CAPABILITY in (hello.get("capabilities") or ()))
             await self._outbox.use(socket)
             await self._read(socket)
         finally:
             self._connected.clear()
+            self._rounds.end()
             self._outbox.leave(socket)
             self._socket = None
             beat.cancel()
@@ -350,6 +359,9 @@ class Device:
     def _interval_of_telemetry(self) -> float:
         wanted = self.settings.get("telemetry_interval")
         return float(self.options.telemetry_interval if wanted is None else wanted)
+
+    def _interval_of_reports(self) -> float:
+        return float(self.settings.get("report_interval") or self.options.report_interval)
 
     async def _pause(self, ended: Ended, failures: int) -> None:
         seconds = next_wait(ended, failures, self.options.waits, self._rng)

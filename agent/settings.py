@@ -10,7 +10,7 @@ from agent import storage
 from agent.hosts import ForbiddenHost, Hosts
 from agent.protocol import INVALID_PAYLOAD, CommandError
 
-REPORTED = ("heartbeat_interval", "log_level", "telemetry_interval")
+REPORTED = ("heartbeat_interval", "log_level", "report_interval", "telemetry_interval")
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 MAX_KEYS = 100
 LOOPBACK = Hosts()
@@ -107,6 +107,7 @@ def _is_interval_or_none(value: Any) -> bool:
 
 CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "heartbeat_interval": (_is_interval, "a number of seconds from 1 to 3600"),
+    "report_interval": (_is_interval, "a number of seconds from 1 to 3600"),
     "telemetry_interval": (_is_interval_or_none, "a number of seconds from 1 to 3600, or 0"),
     "log_level": (lambda value: isinstance(value, str) and value.upper() in LEVELS, f"one of {', '.join(LEVELS)}"),
     "server_url": (_is_url, "an http(s) URL"),

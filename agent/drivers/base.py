@@ -35,6 +35,8 @@ class Driver(ABC):
 
     echoes_desired = False
     """Whether every desired key is taken over, not only those that the agent understands."""
+    polled = True
+    """Whether what runs may change without a command, so that it has to be looked at from time to time."""
     editor_url: str | None = None
     """Where the runtime's own editor is served, `http(s)://HOST[:PORT]`; None: it has none."""
 
@@ -85,6 +87,10 @@ class Driver(ABC):
     @abstractmethod
     async def node_types(self) -> list[JsonObject]:
         """The node types that flows may use here."""
+
+    async def reported_types(self) -> list[str] | None:
+        """The names of `node_types`; None where any type may be used."""
+        return [str(kind["type"]) for kind in await self.node_types() if kind.get("type")]
 
     @abstractmethod
     async def executions(self) -> list[JsonObject]:
@@ -139,6 +145,7 @@ class Driver(ABC):
             "flows": len(flows),
             "flows_running": sum(flow["status"] == "running" for flow in flows),
             "flows_failed": failed,
+            "runtime": await self.runtime_health(),
         }
 
     async def system_metrics(self) -> JsonObject:
