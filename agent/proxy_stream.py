@@ -18,7 +18,7 @@ log = logging.getLogger("agent.proxy")
 
 MAX_CHUNK = 32 * 1024
 CREDIT_STEP = 16 * 1024
-"""Bytes taken before they are credited: few enough that a sender with a small share of the window never waits for it."""
+"""Bytes taken before they are credited: so few that a sender with a small share of the window never waits for it."""
 MAX_INFORMATIONAL = 16
 
 CONNECT_SECONDS = 10.0
