@@ -10,7 +10,7 @@ from websockets.asyncio.client import ClientConnection
 from agent import protocol
 from agent.outbox import ChunkLane
 from agent.protocol import Frame, FrameError
-from agent.proxy_http import StreamError, order_of
+from agent.proxy_http import WINDOW, StreamError, order_of
 from agent.proxy_local import Editor
 from agent.proxy_stream import MAX_CHUNK, Stream
 
@@ -18,6 +18,11 @@ log = logging.getLogger("agent.proxy")
 
 FRAMES = frozenset(("http_request", "chunk", "credit", "cancel"))
 MAX_STREAMS = 64
+MIN_SHARE = 96 * 1024
+"""More than the steps in which the cloud credits (64 KiB), so that a stream never waits for a credit that waits for it.
+
+What is under way stands in line at the cloud before the next answer: several streams share the window of one.
+"""
 MAX_ID = 100
 MAX_DATA = (MAX_CHUNK + 2) // 3 * 4
 
@@ -34,6 +39,11 @@ class Proxy:
     def active(self) -> int:
         """How many streams there are."""
         return len(self._streams)
+
+    @property
+    def share(self) -> int:
+        """Bytes that a stream may have under way at present, whatever its window."""
+        return max(MIN_SHARE, WINDOW // max(1, len(self._streams)))
 
     async def send(self, frame: str) -> None:
         """Send at once; raises ConnectionClosed."""

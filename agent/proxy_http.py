@@ -7,7 +7,7 @@ ill or hostile. A connection serves one request, so nothing that is wrong with i
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import h11
 
@@ -26,12 +26,12 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _TARGET = re.compile(r"/[\x21-\x22\x24-\x7e]*")  # what is visible, but no fragment
 _LENGTH = re.compile(r"[0-9]{1,18}")
+_PROXY_ONLY = ("proxy-authenticate", "proxy-authorization", "proxy-connection")
 _HOP_BY_HOP = frozenset(
-    "connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
-    "upgrade http2-settings".split()
+    ("connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings", *_PROXY_ONLY)
 )
 # `Expect` would hold the body back for an answer that cannot cross; the agent names host and framing itself.
-_SET_HERE = frozenset("host content-length expect".split())
+_SET_HERE = frozenset(("host", "content-length", "expect"))
 _WITHOUT_CHUNKS = frozenset(("CONNECT", "TRACE"))
 
 
@@ -96,7 +96,7 @@ def answer_of(response: h11.Response | h11.InformationalResponse, target: Target
     return [(name, _location(value, target) if name.lower() == "location" else value) for name, value in kept]
 
 
-def is_count(value: Any) -> bool:
+def is_count(value: Any) -> TypeGuard[int]:
     """Whether it is a positive integer."""
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
@@ -144,11 +144,12 @@ def _framing(order: Order) -> list[Header]:
 
 def _location(value: str, target: Target) -> str:
     """A redirect to the local server itself as a path of the editor's own origin; others stay as they are."""
-    rest = value[len(target.origin) :] if value.lower().startswith(target.origin.lower()) else value
-    if rest is not value and rest[:1] not in ("", "/", "?", "#"):
-        return value  # http://127.0.0.1:18801 only begins like http://127.0.0.1:1880
-    if target.prefix and (rest == target.prefix or rest.startswith(f"{target.prefix}/")):
-        rest = rest[len(target.prefix) :] or "/"
-    elif rest is not value:
-        rest = rest if rest.startswith("/") else f"/{rest}"
-    return value if rest.startswith("//") else rest
+    path = value
+    if value.lower().startswith(target.origin):
+        path = value[len(target.origin) :]
+        if path[:1] not in ("", "/", "?", "#"):
+            return value  # http://127.0.0.1:18801 only begins like http://127.0.0.1:1880
+        path = path if path.startswith("/") else f"/{path}"
+    if target.prefix and (path == target.prefix or path.startswith(f"{target.prefix}/")):
+        path = path[len(target.prefix) :] or "/"
+    return value if path.startswith("//") else path  # which would name another host

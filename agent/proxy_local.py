@@ -60,5 +60,3 @@ def _tls(loopback: bool) -> ssl.SSLContext:
     if loopback:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
-
-

@@ -18,7 +18,7 @@ log = logging.getLogger("agent.proxy")
 
 MAX_CHUNK = 32 * 1024
 CREDIT_STEP = 16 * 1024
-"""Bytes taken before they are credited: few enough that a sender with a small share of the window never waits for it."""
+"""Bytes taken before they are credited: so few that a sender with a small share of the window never waits for it."""
 MAX_INFORMATIONAL = 16
 
 CONNECT_SECONDS = 10.0
@@ -27,7 +27,11 @@ IDLE_SECONDS = 120.0
 
 
 class Link(Protocol):
-    """The tunnel, seen from a stream. Both raise ConnectionClosed."""
+    """The tunnel, seen from a stream. What sends raises ConnectionClosed."""
+
+    @property
+    def share(self) -> int:
+        """Bytes that a stream may have under way at present, whatever its window."""
 
     async def send(self, frame: str) -> None:
         """Send at once."""
@@ -195,7 +199,7 @@ class Stream:
     async def _give(self, data: bytes, end: bool) -> None:
         """Send `data` as the window allows."""
         while data or end:
-            piece = data[: min(MAX_CHUNK, self._window)]
+            piece = data[: max(0, min(MAX_CHUNK, self._room()))]
             if data and not piece:
                 self._credited.clear()
                 await self._credited.wait()
@@ -205,6 +209,9 @@ class Stream:
             await self._link.send_chunk(protocol.chunk(self.id, piece, end and not data))
             self._progress()
             end = end and bool(data)
+
+    def _room(self) -> int:
+        return min(self._window, self._link.share - (self._order.window - self._window))
 
     # Bytes to the local server
 

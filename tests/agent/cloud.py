@@ -113,6 +113,7 @@ class Cloud:
     async def __aenter__(self) -> "Cloud":
         self.links: dict[str, Link] = {}
         self.history: list[Link] = []
+        self.connects: list[Json] = []
         self._arrived = asyncio.Condition()
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=4096)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
@@ -247,6 +248,8 @@ class Cloud:
             self.stored.setdefault(frame["id"], frame)
             if self.acks:
                 link.send({"type": "ack", "id": frame["id"], "timestamp": now()})
+        if frame["type"] == "connect":
+            self.connects.append(frame)
         if frame["type"] != "connect" or self.silent:
             return
         if self.refuse or self.keys.get(frame["api_key"]) != frame["device_id"]:
