@@ -15,6 +15,8 @@ COOKIES = {False: "edgeflow_editor", True: "__Host-edgeflow_editor"}
 """The name of our cookie, by whether the origin is secure."""
 
 MAX_COOKIES = 50
+MAX_TRIED = 200
+"""More cookies of our name than browsers keep for a site: a sibling's page may put that many before ours."""
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[ \t\x21-\x7e\x80-\xff]*")
 _HOP_BY_HOP = frozenset(
@@ -47,7 +49,7 @@ class BadHeaders(ValueError):
 def cookies_of(header: str) -> list[str]:
     """The values of our cookie among all; there may be several."""
     pairs = (part.strip().partition("=") for part in header.split(";"))
-    return [value for name, _, value in pairs if name in COOKIES.values() and value][:10]
+    return [value for name, _, value in pairs if name in COOKIES.values() and value][:MAX_TRIED]
 
 
 def _without_ours(header: str) -> str:

@@ -30,6 +30,7 @@ CHECK_SECONDS = 0.8
 USED_SECONDS = 20.0
 BODY_SECONDS = 120.0
 BLIND_SECONDS = 30.0
+TCP_ESTABLISHED = 1
 
 
 @dataclass(eq=False)
@@ -43,6 +44,15 @@ class Opened:
     writes: bool
     told_in: int = 0
     told_out: int = 0
+
+    @property
+    def gone(self) -> bool:
+        """Whether the browser hung up. Nobody reads its socket while the device is waited for, so the kernel is asked:
+        events that never come would else hold one of the device's streams each for minutes."""
+        try:
+            return int(self.browser.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]) != TCP_ESTABLISHED
+        except OSError:
+            return True
 
     def cut(self, reason: str) -> None:
         """End it now, on both sides."""
@@ -126,7 +136,9 @@ class Watchdog:
         if over:
             sessions.end([one.access.cookie_hash for one in over])
         for one in opened:
-            if not one.websocket and self.seen_at - one.stream.moved_at > BODY_SECONDS:
+            if one.gone:
+                one.cut("the browser has gone")
+            elif not one.websocket and self.seen_at - one.stream.moved_at > BODY_SECONDS:
                 one.cut("nothing moved for too long")
 
     def _flush(self) -> None:
