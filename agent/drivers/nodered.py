@@ -27,6 +27,7 @@ from agent.protocol import (
     INTERNAL_ERROR,
     INVALID_FLOW,
     START_FAILED,
+    UNKNOWN_ACTION,
     UNSUPPORTED_NODE_TYPE,
     CommandError,
 )
@@ -158,8 +159,8 @@ class NodeRedDriver(Driver):
         return {**told, "runtime": {**told["runtime"], "name": "Node-RED", "version": version, "events": events}}
 
     async def gpio_state(self) -> JsonObject:
-        """Node-RED does not tell which pins its nodes hold."""
-        return {"pins": [], "supported": False}
+        """UNKNOWN_ACTION: Node-RED does not tell which pins its nodes hold."""
+        raise CommandError(UNKNOWN_ACTION, "Node-RED does not tell the state of pins")
 
     # --- what changes ---
 
