@@ -28,6 +28,13 @@ class StreamFailed(Exception):
         self.code = code
 
 
+class NothingYet(StreamFailed):
+    """Not there in time; the stream itself goes on."""
+
+    def __init__(self) -> None:
+        super().__init__("TIMEOUT", "the device did not answer in time")
+
+
 @dataclass(frozen=True)
 class Head:
     """What the device's editor answers before its body."""
@@ -152,7 +159,7 @@ class Stream:
     def _await(self, there: Callable[[], bool], timeout: float | None) -> None:
         """Wait for something (the lock is held). What came before a failure is still there to be had."""
         if not self._changed.wait_for(lambda: there() or self._failure is not None, timeout):
-            raise StreamFailed("TIMEOUT", "the device did not answer in time")
+            raise NothingYet
         if self._failure is not None and not there():
             raise self._failure
 

@@ -15,7 +15,7 @@ from app.edge_nodes.editor.sessions import Access
 from app.edge_nodes.editor.watchdog import BODY_SECONDS, Opened, watchdog
 from app.tunnel import bus
 from app.tunnel.protocol import CHUNK_BYTES
-from app.tunnel.streams import Head, Stream, StreamFailed
+from app.tunnel.streams import Head, NothingYet, Stream, StreamFailed
 
 log = structlog.get_logger("editor")
 
@@ -79,8 +79,8 @@ def _head(stream: Stream) -> Head:
     while True:
         try:
             return stream.head(HEAD_SECONDS)
-        except StreamFailed as failed:
-            if failed.code != "TIMEOUT" or time.monotonic() - stream.moved_at > HEAD_SECONDS:
+        except NothingYet:
+            if time.monotonic() - stream.moved_at > HEAD_SECONDS:
                 raise
 
 

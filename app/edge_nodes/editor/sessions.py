@@ -62,9 +62,10 @@ WHERE id = :id AND opened_at IS NULL AND ticket_expires_at > now()
 RETURNING id
 """)
 _STATES = text(f"{_FIND} WHERE i.cookie_hash = ANY (CAST(:hashes AS bytea[]))")
+# One that was idle for too long has ended: what it did until then counts, and does not bring it back.
 _USED = text("""
 UPDATE editor_sessions e SET bytes_in = e.bytes_in + u.bytes_in, bytes_out = e.bytes_out + u.bytes_out,
-    last_used_at = now()
+    last_used_at = CASE WHEN e.last_used_at > now() - interval '30 minutes' THEN now() ELSE e.last_used_at END
 FROM unnest(CAST(:ids AS uuid[]), CAST(:bytes_in AS bigint[]), CAST(:bytes_out AS bigint[]))
     AS u (id, bytes_in, bytes_out)
 WHERE e.id = u.id AND e.closed_at IS NULL
