@@ -15,8 +15,12 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from tests import make
+from tests.agent.nodered.conftest import nodered_home
+from tests.agent.nodered.instance import NodeRed
 from tests.browser.red import Red
 from tests.platform import ROOT, Platform
+
+__all__ = ["nodered_home"]
 
 FLAGS = ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
          "--disable-sync"]  # fmt: skip
@@ -26,8 +30,8 @@ PASSWORD = "correct horse battery staple"
 class House:
     """The platform, the agent beside Node-RED as its device, and people who open the editor at the second process."""
 
-    def __init__(self, folder: Path, node_red_url: str) -> None:
-        self.folder, self._node_red_url = folder, node_red_url
+    def __init__(self, folder: Path, nodered: NodeRed) -> None:
+        self.folder, self.nodered = folder, nodered
         self.platform = Platform(folder, web=2, parts=())
         self._agent: subprocess.Popen[bytes] | None = None
 
@@ -65,18 +69,13 @@ class House:
         url: str = answer.raise_for_status().json()["url"]
         return url
 
-    def node_red_flows(self) -> list[dict[str, Any]]:
-        """All nodes and tabs, asked of Node-RED directly."""
-        flows: list[dict[str, Any]] = httpx.get(f"{self._node_red_url}/flows").raise_for_status().json()
-        return flows
-
     def _post(self, path: str, body: dict[str, Any]) -> Any:
         return httpx.post(f"{self.platform.url(0)}/api/v1{path}", json=body, timeout=30).raise_for_status().json()
 
     def _start_agent(self, code: str) -> None:
         command = [sys.executable, "-m", "agent", "run", "--url", self.platform.url(0), "--provisioning-code", code,
                    "--state-dir", str(self.folder / "agent"), "--driver", "nodered",
-                   "--runtime-url", self._node_red_url]  # fmt: skip
+                   "--runtime-url", self.nodered.url]  # fmt: skip
         with (self.folder / "agent.log").open("wb") as log:
             self._agent = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         deadline = time.monotonic() + 30
@@ -100,8 +99,11 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def house(chromium: Browser, app: object, node_red: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with House(tmp_path_factory.mktemp("browser"), node_red.url) as running:
+def house(
+    chromium: Browser, app: object, nodered_home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[House]:
+    folder = tmp_path_factory.mktemp("browser")
+    with NodeRed(nodered_home, folder / "nodered") as nodered, House(folder, nodered) as running:
         yield running
 
 

@@ -1,11 +1,12 @@
 """Node-RED's editor as a person uses it: import, drag, *Deploy*, and what the debug sidebar shows."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, WebSocket, expect
 
 LOAD_MS, CLICK_MS = 20_000, 10_000
 
@@ -15,7 +16,9 @@ class Red:
 
     def __init__(self, page: Page, shots: Path) -> None:
         self.page, self._shots, self._number = page, shots, 0
+        self._sockets: list[WebSocket] = []
         page.set_default_timeout(CLICK_MS)
+        page.on("websocket", lambda made: self._sockets.append(made))  # Playwright marks what it calls
 
     def open(self, url: str) -> None:
         self.page.goto(url, timeout=LOAD_MS)
@@ -56,6 +59,13 @@ class Red:
         """More than so many messages with that text have come to the sidebar."""
         messages = self.page.locator(".red-ui-debug-msg").filter(has_text=text)
         expect(messages.nth(more_than)).to_be_attached(timeout=timeout_ms)
+
+    def socket_closes(self, timeout: float) -> None:
+        """The newest socket of the page is closed within so many seconds, by the other side."""
+        deadline = time.monotonic() + timeout
+        while not self._sockets[-1].is_closed():
+            assert time.monotonic() < deadline, "the socket is still open"
+            self.page.wait_for_timeout(50)  # lets Playwright hear of it
 
     def shot(self, name: str) -> Path:
         self._number += 1
