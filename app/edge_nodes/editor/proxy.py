@@ -12,6 +12,7 @@ from app.edge_nodes.editor import checks, headers, pages, websocket
 from app.edge_nodes.editor.origin import Place
 from app.edge_nodes.editor.pages import Refused, StartResponse
 from app.edge_nodes.editor.sessions import Access
+from app.edge_nodes.editor.throttle import throttle
 from app.edge_nodes.editor.watchdog import BODY_SECONDS, Opened, watchdog
 from app.tunnel import bus
 from app.tunnel.protocol import CHUNK_BYTES
@@ -108,6 +109,7 @@ class _Upload:
             while data := self._source.read(CHUNK_BYTES):
                 self._left = None if self._left is None else self._left - len(data)
                 self._stream.write(data)
+                throttle().wait(len(data))
             if self._left:
                 self._stream.cancel("CLOSED", "the browser has gone")
                 return
@@ -142,7 +144,7 @@ class _Download:
                 raise _cut("a body of another length than was told")
         if not data:
             raise StopIteration
-        time.sleep(0)  # gevent would serve a stream that always has data without ever yielding
+        throttle().wait(len(data))
         return data
 
     def close(self) -> None:

@@ -5,11 +5,11 @@ import hashlib
 import http
 import socket
 import threading
-import time
 from contextlib import suppress
 from typing import Any, NoReturn
 
 from app.edge_nodes.editor.headers import BadHeaders, Headers, set_cookies
+from app.edge_nodes.editor.throttle import throttle
 from app.edge_nodes.editor.watchdog import Opened, watchdog
 from app.tunnel.protocol import CHUNK_BYTES
 from app.tunnel.streams import Head, Stream, StreamFailed
@@ -61,7 +61,7 @@ def _upwards(browser: Any, stream: Stream) -> None:
     try:
         while data := browser.recv(CHUNK_BYTES):
             stream.write(data)
-            time.sleep(0)  # as below
+            throttle().wait(len(data))
         stream.write(b"", end=True)
     except (StreamFailed, OSError):
         pass
@@ -71,4 +71,4 @@ def _upwards(browser: Any, stream: Stream) -> None:
 def _downwards(stream: Stream, browser: Any) -> None:
     while data := stream.read(timeout=None):
         browser.sendall(data)
-        time.sleep(0)  # gevent would serve a stream that always has data without ever yielding
+        throttle().wait(len(data))
