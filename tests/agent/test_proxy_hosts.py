@@ -264,14 +264,19 @@ def test_the_shadow_cannot_set_it():
     run(work)
 
 
+def self_signed():
+    """A key and a certificate of nobody's."""
+    key, today = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "whoever")])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(today).not_valid_after(today + datetime.timedelta(days=2))
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return key.private_bytes(*form) + builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
 def test_an_editor_on_this_machine_may_sign_its_own_certificate(tmp_path):
-    key = ec.generate_private_key(ec.SECP256R1())
-    name, today = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "whoever")]), datetime.datetime.now(datetime.UTC)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), today)
-    signed = builder.not_valid_after(today + datetime.timedelta(days=2)).sign(key, hashes.SHA256())
-    plain = serialization.NoEncryption(), serialization.PrivateFormat.PKCS8, serialization.Encoding.PEM
     pem = tmp_path / "both.pem"
-    pem.write_bytes(key.private_bytes(plain[2], plain[1], plain[0]) + signed.public_bytes(plain[2]))
+    pem.write_bytes(self_signed())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)
 
