@@ -295,6 +295,8 @@ class Device:
             log.info("%s: a frame of type %r is ignored", self.name, kind[:50])
 
     async def _command(self, frame: Frame) -> None:
+        if self._proxy:
+            self._proxy.commanded()
         try:
             await self._executor.take(protocol.command_of(frame))
         except CommandError as error:

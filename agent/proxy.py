@@ -19,10 +19,9 @@ log = logging.getLogger("agent.proxy")
 FRAMES = frozenset(("http_request", "chunk", "credit", "cancel"))
 MAX_STREAMS = 64
 MIN_SHARE = 96 * 1024
-"""More than the steps in which the cloud credits (64 KiB), so that a stream never waits for a credit that waits for it.
-
-What is under way stands in line at the cloud before the next answer: several streams share the window of one.
-"""
+"""More than the steps in which the cloud credits (64 KiB): a stream must not wait for a credit that waits for it."""
+QUIET_SECONDS = 1.0
+"""After a command; the next is likely to come soon."""
 MAX_ID = 100
 MAX_DATA = (MAX_CHUNK + 2) // 3 * 4
 
@@ -34,6 +33,7 @@ class Proxy:
         self._socket, self._lane = socket, ChunkLane(socket)
         self._streams: dict[str, Stream] = {}
         self._tasks: dict[Stream, asyncio.Task[None]] = {}
+        self._commanded = float("-inf")
 
     @property
     def active(self) -> int:
@@ -42,8 +42,18 @@ class Proxy:
 
     @property
     def share(self) -> int:
-        """Bytes that a stream may have under way at present, whatever its window."""
+        """Bytes that a stream may have under way at present, whatever its window.
+
+        What is under way stands in line at the cloud before the next answer: so several streams share the window of
+        one, and each has little while commands are coming.
+        """
+        if asyncio.get_running_loop().time() < self._commanded + QUIET_SECONDS:
+            return MIN_SHARE
         return max(MIN_SHARE, WINDOW // max(1, len(self._streams)))
+
+    def commanded(self) -> None:
+        """A command has come: its answer shall not stand behind much."""
+        self._commanded = asyncio.get_running_loop().time()
 
     async def send(self, frame: str) -> None:
         """Send at once; raises ConnectionClosed."""

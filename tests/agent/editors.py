@@ -104,11 +104,12 @@ class Flow:
 
 
 class Far:
-    """The cloud's end: opens streams, credits what has come unless `credits` is off, keeps bodies if `keeps`."""
+    """The cloud's end: opens streams, credits what has come unless `credits` is off, keeps bodies if `keeps`; after
+    each chunk it reads nothing for `pause` seconds."""
 
     def __init__(self, link: Link) -> None:
         self.link, self.flows = link, dict[str, Flow]()
-        self.credits, self.keeps = True, True
+        self.credits, self.keeps, self.pause = True, True, 0.0
         self.order: list[str] = []
         """The streams' ids in the order in which their chunks came."""
         self._take = link.take
@@ -122,6 +123,8 @@ class Far:
             return await self._take(text)
         if frame["type"] == "chunk":
             self._chunk(flow, frame)
+            if self.pause:
+                await asyncio.sleep(self.pause)
         elif frame["type"] == "http_response":
             assert flow.head is None
             flow.head = frame

@@ -1,10 +1,12 @@
-"""What a large download costs those who want something else of the same tunnel."""
+"""What large downloads cost those who want something else of the same tunnel."""
 
 import asyncio
+import socket
 import time
 
 import pytest
 
+from tests.agent.cloud import Cloud
 from tests.agent.editors import edited, local_server, run
 
 SIZE = 100_000_000
@@ -36,14 +38,49 @@ def at(share, took):
 
 @pytest.mark.slow
 def test_a_large_download_does_not_hold_answers_up():
+    """The download takes all of the processor that there is, and each answer is read behind what is under way of it.
+
+    Measured on two cores with the agent as a process of its own, at 100 MB/s: p99 0.5 ms idle, 2.9 ms beside it.
+    """
+
     async def work():
         async with local_server(sending) as server, edited(server.url) as far:
             far.keeps = False
-            far.device.driver.behaviour = far.device.driver.behaviour
-            idle = await answers(far, lambda count: count == 500)
+            idle = await answers(far, lambda count: count == 300)
             flow = far.open()
             busy = await answers(far, lambda count: flow.over)
             assert (flow.received, flow.cancel) == (SIZE, None)
-            print(f"idle p50 {at(.5, idle)*1e3:.2f} p99 {at(.99, idle)*1e3:.2f} busy p50 {at(.5,busy)*1e3:.2f} p99 {at(.99,busy)*1e3:.2f} max {busy[-1]*1e3:.2f} n={len(busy)}")
+            assert len(busy) > 30
+            assert at(0.99, busy) < 3 * at(0.99, idle) + 0.03
 
     run(work, 60)
+
+
+def test_an_answer_has_little_before_it_on_a_slow_link():
+    """However many streams are busy: what the system buffers, and one chunk."""
+
+    async def work():
+        async with Cloud() as cloud, local_server(sending) as server:
+            cloud._server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32_768)
+            async with edited(server.url, cloud) as far:
+                far.keeps, far.pause = False, 0.002
+                flows = [far.open() for _ in range(48)]
+                await far.until(lambda: sum(flow.received for flow in flows) > 4_000_000)
+                ahead = []
+                for _ in range(10):
+                    before = sum(flow.received for flow in flows)
+                    await far.link.ask("health_check")
+                    ahead.append(sum(flow.received for flow in flows) - before)
+                assert max(ahead) < 400_000, ahead
+
+    run(work)
+
+
+def test_a_device_without_streams_has_nothing_to_do_with_them():
+    async def work():
+        async with edited("http://127.0.0.1:1880") as far:
+            assert (await far.link.ask("health_check"))["status"] == "success"
+            assert far.device._proxy is None
+            assert far.device._moving is None
+
+    run(work)
