@@ -182,7 +182,7 @@ class NodeRedDriver(Driver):
         await self._install(order, plan, view)
         self._records.settle(record, order.flow_id)
         self._view = None
-        self._ear.begin(order.flow_id)
+        self._ear.installed(plan)
         self._tell("info", record, "installed and running" if order.start else "installed")
         return "installed"
 

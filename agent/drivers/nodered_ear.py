@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from agent.drivers.base import JsonObject
 from agent.drivers.nodered_events import ERROR_LEVEL, text_of
+from agent.drivers.nodered_format import Plan
 from agent.drivers.nodered_view import View
 from agent.protocol import now
 from agent.runtime.watch import FlowWatch, Hear
@@ -64,8 +65,13 @@ class Ear:
         self._written = {known: node for flow in seen if flow.plan for known, node in flow.plan.names.inward.items()}
         self._tallies = {flow_id: self._tally(flow_id) for flow_id in view.flows}
 
-    def begin(self, flow_id: str) -> None:
-        """A flow was installed: count anew."""
+    def installed(self, plan: Plan) -> None:
+        """A flow was exchanged: count anew."""
+        self._homes.update(dict.fromkeys(plan.by_id, plan.flow_id))
+        self._written.update(plan.names.inward)
+        self._begin(plan.flow_id)
+
+    def _begin(self, flow_id: str) -> None:
         self._tallies[flow_id] = Tally(FlowWatch(flow_id, self._hear), self._drops())
 
     def forget(self, flow_id: str) -> None:
@@ -124,7 +130,7 @@ class Ear:
 
     def _tally(self, flow_id: str) -> Tally:
         if flow_id not in self._tallies:
-            self.begin(flow_id)
+            self._begin(flow_id)
         return self._tallies[flow_id]
 
     def _remember(self, flow_id: str, trigger: str, error: str | None) -> None:

@@ -11,7 +11,7 @@ OWN: list[dict[str, Any]] = [
     {
         "id": SUBFLOW,
         "type": "subflow",
-        "name": "shout",
+        "name": "say own",
         "info": "",
         "in": [{"x": 50, "y": 30, "wires": [{"id": "aaaaaaaaaaaaaaa3"}]}],
         "out": [{"x": 250, "y": 30, "wires": [{"id": "aaaaaaaaaaaaaaa3", "port": 0}]}],
@@ -21,7 +21,7 @@ OWN: list[dict[str, Any]] = [
         "id": "aaaaaaaaaaaaaaa3",
         "type": "function",
         "z": SUBFLOW,
-        "func": "msg.payload += '!'\nreturn msg;",
+        "func": "msg.payload = 'own';\nreturn msg;",
         "outputs": 1,
         "x": 150,
         "y": 30,

@@ -63,7 +63,7 @@ def test_a_flow_runs_as_a_tab_and_is_exchanged_while_all_else_stays_as_it_is(nod
         assert (flow["status"], flow["version"], flow["drift"]) == ("running", 2, False)
         assert flow["name"] == nodered.objects()[tab_id("flow-1")]["label"] == "answers v2"
         await driver.deploy(order(answering("three", "/other"), flow_id="flow-2"))
-        assert (nodered.ask("/flow"), nodered.ask("/other"), nodered.ask("/own")) == ("two", "three", "undefined!")
+        assert (nodered.ask("/flow"), nodered.ask("/other"), nodered.ask("/own")) == ("two", "three", "own")
         assert await driver.remove("flow-1") is True
         assert await driver.remove("flow-1") is False
         assert (nodered.ask("/flow"), nodered.ask("/other")) == (None, "three")
@@ -87,7 +87,7 @@ def test_a_persons_own_tabs_are_listed_read_and_switched_but_never_changed(noder
         assert await driver.stop(TAB) == "stopped"
         assert nodered.ask("/own") is None
         assert await driver.start(TAB) == "started"
-        assert nodered.ask("/own") == "undefined!"
+        assert nodered.ask("/own") == "own"
         await fails("FLOW_NOT_FOUND", driver.start("nobody"))
         await fails("FLOW_NOT_FOUND", driver.get_flow("nobody"))
 
@@ -103,7 +103,7 @@ def test_a_persons_tab_becomes_a_flow_of_the_cloud_by_its_definition(nodered, tm
         definition = (await driver.get_flow(TAB))["definition"]
         copied = json.loads(json.dumps(definition).replace("/own", "/copy"))
         await driver.deploy(order(copied))
-        assert (nodered.ask("/own"), nodered.ask("/copy")) == ("undefined!", "undefined!")
+        assert (nodered.ask("/own"), nodered.ask("/copy")) == ("own", "own")
         assert (await flow_of(driver))["drift"] is False
 
     with_driver(nodered, tmp_path, work)
@@ -382,8 +382,9 @@ def test_a_node_red_that_is_not_there_is_told(tmp_path):
 
 
 def test_a_token_opens_a_node_red_that_wants_one(nodered_home, tmp_path):
-    auth = """{ type: "credentials", users: [], tokens: async (given) =>
-        given === "the token" ? { username: "agent", permissions: "*" } : null }"""
+    auth = """{ type: "credentials", tokens: async (given) =>
+        given === "the-token" ? { username: "agent", permissions: "*" } : null,
+        users: async (name) => ({ username: name, permissions: "*" }) }"""
     token_file = tmp_path / "token"
 
     async def work(driver):
@@ -395,8 +396,8 @@ def test_a_token_opens_a_node_red_that_wants_one(nodered_home, tmp_path):
         assert "access token" in await fails("INTERNAL_ERROR", driver.list_flows())
         assert not driver._events.connected
 
-    with NodeRed(nodered_home, tmp_path / "guarded", auth, "the token") as guarded:
-        token_file.write_text("the token\n")
+    with NodeRed(nodered_home, tmp_path / "guarded", auth, "the-token") as guarded:
+        token_file.write_text("the-token\n")
         with_driver(guarded, tmp_path, work, token_file=token_file)
         token_file.write_text("another\n")
         with_driver(guarded, tmp_path, refused, token_file=token_file)
