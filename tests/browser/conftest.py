@@ -18,6 +18,7 @@ from tests import make
 from tests.agent.nodered.conftest import nodered_home
 from tests.agent.nodered.instance import NodeRed
 from tests.browser.red import Red
+from tests.edge_nodes.hostile import until
 from tests.platform import ROOT, Platform
 
 __all__ = ["nodered_home"]
@@ -32,7 +33,7 @@ class House:
 
     def __init__(self, folder: Path, nodered: NodeRed) -> None:
         self.folder, self.nodered = folder, nodered
-        self.platform = Platform(folder, web=2, parts=())
+        self.platform = Platform(folder, web=2)
         self._agent: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "House":
@@ -68,6 +69,31 @@ class House:
         answer = httpx.get(f"{self.platform.url(1)}/api/v1/edge-nodes/{self.device_id}/editor-url", headers=headers)
         url: str = answer.raise_for_status().json()["url"]
         return url
+
+    def deploy(self, name: str) -> str:
+        """A new flow, published and deployed to the device by the cloud; its id."""
+        nodes = [{"id": "watch", "type": "inject", "config": {"repeat": "60"}, "wires": [["show"]]},
+                 {"id": "show", "type": "debug"}]  # fmt: skip
+        flow_id: str = self._ask("POST", "/flows", {"name": name, "definition": {"nodes": nodes}})["id"]
+        self._ask("POST", f"/flows/{flow_id}/publish")
+        target = {"device_ids": [self.device_id]}
+        made = self._ask("POST", "/deployments", {"flow_id": flow_id, "target": target, "start": True})
+        until(lambda: self._ask("GET", f"/deployments/{made['id']}")["status"] == "succeeded", 30)
+        until(lambda: bool(self.running(flow_id)), 30)
+        return flow_id
+
+    def configure(self, **settings: Any) -> None:
+        self._ask("POST", f"/edge-nodes/{self.device_id}/configure", {"settings": settings})
+
+    def running(self, flow_id: str) -> Any:
+        """What the device reports to run of a flow."""
+        reported = self._ask("GET", f"/devices/{self.device_id}/shadow")["reported"]
+        return reported.get("flows", {}).get(flow_id)
+
+    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        answer = self.api.request(method, path, json=body)
+        assert answer.is_success, answer.text
+        return answer.json()
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
         return httpx.post(f"{self.platform.url(0)}/api/v1{path}", json=body, timeout=30).raise_for_status().json()

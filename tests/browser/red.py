@@ -41,6 +41,9 @@ class Red:
         node = self.page.locator(f'.red-ui-palette-node[data-palette-type="{kind}"]')
         node.drag_to(self.page.locator("#red-ui-workspace-chart"), target_position={"x": x, "y": y})
 
+    def show_tab(self, label: str) -> None:
+        self.page.locator("#red-ui-workspace-tabs .red-ui-tab-label").filter(has_text=label).first.click()
+
     def deploy(self) -> None:
         self.page.click("#red-ui-header-button-deploy")
 
@@ -69,6 +72,7 @@ class Red:
 
     def shot(self, name: str) -> Path:
         self._number += 1
+        self.page.wait_for_timeout(400)  # notifications slide in
         path = self._shots / f"{self._number}-{name}.png"
         self.page.screenshot(path=path)
         return path

@@ -7,6 +7,7 @@ import pytest
 
 from tests.browser.conftest import House
 from tests.browser.red import Red, ticking
+from tests.edge_nodes.hostile import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 
@@ -25,6 +26,7 @@ def test_a_flow_imported_and_deployed_in_the_browser_runs_on_the_device(house: H
     red.told("Successfully deployed")
     red.show_debug()
     red.hears("pressure 42")
+    red.show_tab("pressure 42")
     red.shot("deployed")
     assert "pressure 42" in labels(house)
     answer = house.api.get(f"/edge-nodes/{house.device_id}/flows")
@@ -40,6 +42,20 @@ def test_a_node_dragged_from_the_palette_is_deployed(house: House, red: Red) -> 
     red.told("Successfully deployed")
     after = house.nodered.objects()
     assert [after[one]["type"] for one in after.keys() - before.keys()] == ["comment"]
+
+
+def test_a_change_deployed_in_the_browser_is_drift_in_the_cloud(house: House, red: Red) -> None:
+    """A flow that the cloud has deployed is changed on its tab: the device tells the hash of what really runs."""
+    flow_id = house.deploy("Pump watch")
+    house.configure(report_interval=1)
+    deployed = house.running(flow_id)
+    red.open(house.editor_url())
+    red.show_tab("Pump watch")
+    red.drag("comment", 320, 400)
+    red.deploy()
+    red.told("Successfully deployed")
+    red.shot("changed")
+    until(lambda: house.running(flow_id)["hash"] != deployed["hash"], 20)
 
 
 @pytest.mark.parametrize("part", ["web1", "web0"], ids=["that serves the browser", "that holds the tunnel"])
