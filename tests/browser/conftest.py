@@ -47,6 +47,7 @@ class House:
         made = self.api.post("/devices", json={"name": "pump"}).raise_for_status().json()
         self.device_id = made["id"]
         self._start_agent(made["provisioning_code"])
+        self._ask("PUT", f"/devices/{self.device_id}/shadow", {"desired": {"report_interval": 1}})
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -81,9 +82,6 @@ class House:
         until(lambda: self._ask("GET", f"/deployments/{made['id']}")["status"] == "succeeded", 30)
         until(lambda: bool(self.running(flow_id)), 30)
         return flow_id
-
-    def configure(self, **settings: Any) -> None:
-        self._ask("POST", f"/edge-nodes/{self.device_id}/configure", {"settings": settings})
 
     def running(self, flow_id: str) -> Any:
         """What the device reports to run of a flow."""

@@ -47,7 +47,6 @@ def test_a_node_dragged_from_the_palette_is_deployed(house: House, red: Red) -> 
 def test_a_change_deployed_in_the_browser_is_drift_in_the_cloud(house: House, red: Red) -> None:
     """A flow that the cloud has deployed is changed on its tab: the device tells the hash of what really runs."""
     flow_id = house.deploy("Pump watch")
-    house.configure(report_interval=1)
     deployed = house.running(flow_id)
     red.open(house.editor_url())
     red.show_tab("Pump watch")
