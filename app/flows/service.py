@@ -9,7 +9,7 @@ from sqlalchemy.orm import defer
 from app import db
 from app.billing import quotas
 from app.errors import NotFound
-from app.flows.definition import content_hash
+from app.flows.definition import content_hash, node_types
 from app.flows.models import Flow, FlowVersion
 from app.pagination import Page, paginate
 
@@ -89,6 +89,7 @@ def publish(org_id: UUID, actor: str, flow_id: UUID) -> Flow:
         name=flow.name,
         definition=flow.definition,
         content_hash=flow.content_hash,
+        node_types=node_types(flow.definition),
         published_by=actor,
     )
     db.session.add(version)

@@ -94,7 +94,12 @@ def _flows(made: Population) -> list[object]:
     org, flow, content = made.org_id, made.flow_id, hashlib.sha256(b"flow").hexdigest()
     db.session.add(Flow(id=flow, org_id=org, name="f", definition=DEFINITION, content_hash=content, latest_version=1))
     db.session.flush()
-    return [FlowVersion(org_id=org, flow_id=flow, number=1, name="f", definition=DEFINITION, content_hash=content)]
+    return [
+        FlowVersion(
+            org_id=org, flow_id=flow, number=1, name="f", definition=DEFINITION, content_hash=content,
+            node_types=["inject"],
+        )
+    ]  # fmt: skip
 
 
 def _deployments(made: Population) -> list[object]:
