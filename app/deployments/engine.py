@@ -61,9 +61,12 @@ def advance(org_id: UUID, deployment_id: UUID) -> list[Batch]:
     claimed: Sequence[Any] = ()
     if decision.dispatch:
         kind = "rollback" if decision.status == "rolling_back" else "install"
-        claimed = queries.claim(
+        taken = queries.claim(
             deployment_id, deployment.flow_id, kind, decision.dispatch, decision.stage, strategy.timeout_seconds
         )
+        claimed = [row for row in taken if row.command_id]
+        if len(claimed) < len(taken):  # what was rejected counts now, and has left its slots
+            enqueue("rollouts.advance", org_id, deployment_id)
     again = queries.redeliver(deployment_id, deployment.flow_id) if decision.redeliver else ()
     return [
         Batch(action, common, commands, strategy.timeout_seconds, fresh, send_before)

@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from app import db
+from app.deployments.preflight import REJECTED, lacking, words
 from app.deployments.rollout import ALL_STAGES, EXECUTION_STATES, FINAL, Decision, State, Strategy
 from app.deployments.state import StageState
 from app.deployments.strategy import standing
@@ -205,7 +206,7 @@ def next_stage(deployment_id: UUID) -> None:
 _ONE_CLAIMER = text("SELECT pg_advisory_xact_lock(hashtextextended(current_setting('app.org_id'), 42))")
 _CLAIM = text(f"""
 WITH due AS (
-    SELECT e.id, route.gateway, now_there.version AS installed, now_there.content_hash
+    SELECT e.id, e.device_id, e.version, route.gateway, now_there.version AS installed, now_there.content_hash
     FROM executions e
     JOIN LATERAL (
         SELECT c.gateway FROM connections c JOIN devices v ON v.id = c.device_id AND v.disabled_at IS NULL
@@ -223,22 +224,40 @@ WITH due AS (
     ORDER BY e.stage, e.id
     LIMIT :number
     FOR UPDATE OF e SKIP LOCKED
+), met AS (
+    SELECT due.*, {lacking("has.list", "needs.list")} AS lacks
+    FROM due
+    LEFT JOIN LATERAL (
+        SELECT s.reported->'node_types' AS list FROM shadows s
+        WHERE s.device_id = due.device_id OFFSET 0) has ON true
+    LEFT JOIN LATERAL (
+        SELECT v.node_types AS list FROM flow_versions v
+        WHERE v.flow_id = :flow AND v.number = due.version OFFSET 0) needs ON true
+), judged AS (
+    SELECT met.*, coalesce(cardinality(lacks), 0) = 0 AS fit FROM met
 )
 UPDATE executions e SET
-    state = 'in_progress', attempt = e.attempt + 1, command_id = gen_random_uuid(), error = NULL, error_code = NULL,
-    started_at = coalesce(e.started_at, now()), sent_at = now(), next_attempt_at = NULL,
-    previous_version = CASE WHEN e.kind = 'install' AND e.attempt = 0 THEN due.installed ELSE e.previous_version END,
-    lease_until = now() + make_interval(secs => :timeout), redeliver_at = now() + make_interval(secs => :redeliver)
-FROM due
-WHERE e.id = due.id
-RETURNING e.device_id, e.command_id, e.version, due.gateway, due.installed, due.content_hash,
-    nextval('rollout_turns') AS turn
+    state = CASE WHEN j.fit THEN 'in_progress' ELSE 'rejected' END,
+    error = CASE WHEN NOT j.fit THEN {words("j.lacks")} END,
+    error_code = CASE WHEN NOT j.fit THEN '{REJECTED}' END,
+    finished_at = CASE WHEN NOT j.fit THEN now() END,
+    attempt = e.attempt + CAST(j.fit AS int), next_attempt_at = NULL,
+    command_id = CASE WHEN j.fit THEN gen_random_uuid() END,
+    started_at = coalesce(e.started_at, CASE WHEN j.fit THEN now() END),
+    sent_at = CASE WHEN j.fit THEN now() ELSE e.sent_at END,
+    previous_version = CASE WHEN e.kind = 'install' AND e.attempt = 0 THEN j.installed ELSE e.previous_version END,
+    lease_until = CASE WHEN j.fit THEN now() + make_interval(secs => :timeout) END,
+    redeliver_at = CASE WHEN j.fit THEN now() + make_interval(secs => :redeliver) END
+FROM judged j
+WHERE e.id = j.id
+RETURNING e.device_id, e.command_id, e.version, j.gateway, j.installed, j.content_hash,
+    CASE WHEN j.fit THEN nextval('rollout_turns') END AS turn
 """)
 
 
 def claim(deployment_id: UUID, flow_id: UUID, kind: str, number: int, stage: int, timeout: float) -> Sequence[Any]:
     """Take up to ``number`` queued executions, of stages up to ``stage``, whose devices can be reached and have nothing
-    else in flight.
+    else in flight. Those of devices that lack a node type are rejected: their rows come without a ``command_id``.
 
     Claims of one organization take turns, so that each sees what the others have in flight; the unique index would
     refuse a second command for a device anyhow. What a device ran before is noted at its first attempt.
