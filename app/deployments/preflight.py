@@ -28,6 +28,6 @@ def lacking(reported: str, needed: str) -> str:
 
 def words(lacks: str) -> str:
     """SQL that names the missing types (an expression of text[]), at most 20 of them."""
-    return f"""'the device lacks node types: ' || array_to_string(({lacks})[:{NAMED}], ', ')
+    return f"""'the device lacks node types: ' || array_to_string(({lacks})[1:{NAMED}], ', ')
         || CASE WHEN cardinality({lacks}) > {NAMED}
             THEN ' and ' || cardinality({lacks}) - {NAMED} || ' more' ELSE '' END"""
