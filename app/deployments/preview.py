@@ -60,6 +60,7 @@ def _totals(found: Subquery) -> Any:
         number(found.c.busy_with.is_not(None)).label("busy"),
         number(func.cardinality(found.c.missing_node_types) > 0).label("missing_node_types"),
         number(found.c.missing_node_types.is_(None)).label("node_types_unknown"),
+        number(~found.c.tells_health).label("health_unknown"),
     )
 
 
@@ -79,6 +80,7 @@ def _targets(org_id: UUID, flow_id: UUID, version: int, meant: ColumnElement[boo
             func.coalesce(installed == version, False).label("already_installed"),
             _busy_with().label("busy_with"),
             _missing().label("missing_node_types"),
+            func.coalesce(func.jsonb_typeof(Shadow.reported["flows"]) == "object", False).label("tells_health"),
         )
         .select_from(Device)
         .outerjoin(Connection, and_(Connection.org_id == Device.org_id, Connection.device_id == Device.id))

@@ -58,7 +58,7 @@ class DeviceKey(Tenant, Base):
 
 
 class Shadow(Tenant, Base):
-    """``drift``: ``{flow_id: time}``, the flows that differ from what was deployed, and since when (``drift.refresh``)."""
+    """``drift``: ``{flow_id: time}``, the flows that differ from what was deployed, and since when."""
 
     __tablename__ = "shadows"
     __table_args__ = (

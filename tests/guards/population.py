@@ -85,7 +85,14 @@ def _devices(made: Population) -> list[object]:
     db.session.flush()
     return [
         DeviceKey(org_id=org, device_id=device, key_hash=digest(made.device_key)),
-        Shadow(org_id=org, device_id=device, version=1, desired={"interval": 5}),
+        Shadow(
+            org_id=org,
+            device_id=device,
+            version=1,
+            desired={"interval": 5},
+            drift={str(made.flow_id): str(now())},
+            reported={"flows": {str(made.flow_id): {"hash": "0" * 64, "status": "running"}}},
+        ),
         Connection(org_id=org, device_id=device, epoch=1, gateway=str(uuid4()), disconnected_at=now()),
     ]
 
@@ -116,7 +123,14 @@ def _deployments(made: Population) -> list[object]:
         Execution(
             org_id=org, deployment_id=deployment, device_id=device, device_name="pump", state="succeeded", version=1
         ),
-        Installation(org_id=org, device_id=device, flow_id=made.flow_id, version=1, deployment_id=deployment),
+        Installation(
+            org_id=org,
+            device_id=device,
+            flow_id=made.flow_id,
+            version=1,
+            deployment_id=deployment,
+            content_hash=hashlib.sha256(b"flow").hexdigest(),
+        ),
     ]
 
 
