@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from tests.deployments.fleet import Fleet
+from tests.deployments.fleet import Fleet, ids
 from tests.deployments.reports import Agent, hash_of
 
 WATCH = {"max_errors": 2, "for_seconds": 60}
@@ -15,7 +15,8 @@ def watched(api: Any, org: UUID, size: int = 1, **strategy: Any) -> tuple[Fleet,
     """A deployment that has been installed on all devices of its first stage, whose health is watched now."""
     fleet = Fleet(api, org, size)
     agents = [Agent(fleet, number) for number in range(size)]
-    made = fleet.deploy(strategy={"health": WATCH, **strategy})
+    target = {"device_ids": [str(one) for one in ids(fleet.devices)]}
+    made = fleet.deploy(target=target, strategy={"health": WATCH, **strategy})
     fleet.answer(fleet.step(made))
     assert fleet.step(made) == []
     return fleet, made, agents
