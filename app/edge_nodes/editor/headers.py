@@ -47,7 +47,7 @@ class BadHeaders(ValueError):
 def cookies_of(header: str) -> list[str]:
     """The values of our cookie among all; there may be several."""
     pairs = (part.strip().partition("=") for part in header.split(";"))
-    return [value for name, _, value in pairs if name in COOKIES.values() and value][:10]
+    return [value for name, _, value in pairs if name in COOKIES.values() and value][:MAX_COOKIES]
 
 
 def _without_ours(header: str) -> str:
