@@ -230,12 +230,6 @@ class Hub:
     def relays(self) -> list[Relay]:
         return [connection.relay for connection in self._sockets()]
 
-    def _stream(self, message: Message) -> None:
-        self.streams.arrived(message)
-
-    def _stream_back(self, message: Message) -> None:
-        self.streams.returned(message)
-
     # Time.
 
     def _tick(self) -> None:
@@ -342,8 +336,8 @@ _MESSAGES = {
     "kick": Hub._kick,
     "close": Hub._close,
     "shadow": Hub._shadow,
-    "stream": Hub._stream,
-    "stream_back": Hub._stream_back,
+    "stream": lambda hub, message: hub.streams.arrived(message),
+    "stream_back": lambda hub, message: hub.streams.returned(message),
 }
 
 

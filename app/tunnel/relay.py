@@ -101,11 +101,13 @@ class Relay:
         return True
 
     def drop(self, stream_id: str, error: str) -> None:
-        """Nobody takes a stream's frames any more: tell the device."""
+        """Frames of a stream may not arrive any more: tell the device, and the caller, if he is there."""
         with self._lock:
             route = self._routes.pop(stream_id, None)
         if route is not None:
-            self._send(protocol.cancel(stream_id, "CLOSED", error))
+            ending = protocol.cancel(stream_id, "CLOSED", error)
+            self._send(ending)
+            route.back(ending)
 
     def drop_callers(self, processes: set[str], error: str) -> None:
         """As ``drop``, for all streams of some processes."""

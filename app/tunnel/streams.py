@@ -183,7 +183,10 @@ class Stream:
         if self._head is None or self._received_all or self._inbox_bytes > WINDOW_BYTES + CHUNK_BYTES:
             raise ValueError("a chunk out of place")
         if data:
-            self._inbox.append(data)
+            if self._inbox and len(self._inbox[-1]) + len(data) <= CHUNK_BYTES:
+                self._inbox[-1] += data  # many small ones would take more room than they have bytes
+            else:
+                self._inbox.append(data)
             self.bytes_in += len(data)
             self.moved_at = time.monotonic()
         if frame.get("end") is True:

@@ -47,7 +47,7 @@ class House:
         made = self.api.post("/devices", json={"name": "pump"}).raise_for_status().json()
         self.device_id = made["id"]
         self._start_agent(made["provisioning_code"])
-        self._ask("PUT", f"/devices/{self.device_id}/shadow", {"desired": {"report_interval": 1}})
+        self.ask("PUT", f"/devices/{self.device_id}/shadow", {"desired": {"report_interval": 1}})
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -75,20 +75,24 @@ class House:
         """A new flow, published and deployed to the device by the cloud; its id."""
         nodes = [{"id": "watch", "type": "inject", "config": {"repeat": "60"}, "wires": [["show"]]},
                  {"id": "show", "type": "debug"}]  # fmt: skip
-        flow_id: str = self._ask("POST", "/flows", {"name": name, "definition": {"nodes": nodes}})["id"]
-        self._ask("POST", f"/flows/{flow_id}/publish")
+        flow_id: str = self.ask("POST", "/flows", {"name": name, "definition": {"nodes": nodes}})["id"]
+        self.ask("POST", f"/flows/{flow_id}/publish")
         target = {"device_ids": [self.device_id]}
-        made = self._ask("POST", "/deployments", {"flow_id": flow_id, "target": target, "start": True})
-        until(lambda: self._ask("GET", f"/deployments/{made['id']}")["status"] == "succeeded", 30)
+        made = self.ask("POST", "/deployments", {"flow_id": flow_id, "target": target, "start": True})
+        until(lambda: self.ask("GET", f"/deployments/{made['id']}")["status"] == "succeeded", 30)
         until(lambda: bool(self.running(flow_id)), 30)
         return flow_id
 
     def running(self, flow_id: str) -> Any:
         """What the device reports to run of a flow."""
-        reported = self._ask("GET", f"/devices/{self.device_id}/shadow")["reported"]
+        reported = self.ask("GET", f"/devices/{self.device_id}/shadow")["reported"]
         return reported.get("flows", {}).get(flow_id)
 
-    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+    def drift(self) -> Any:
+        """Where the device runs something else than was deployed to it, as its detail says."""
+        return self.ask("GET", f"/devices/{self.device_id}")["drift"]
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
         answer = self.api.request(method, path, json=body)
         assert answer.is_success, answer.text
         return answer.json()

@@ -45,16 +45,20 @@ def test_a_node_dragged_from_the_palette_is_deployed(house: House, red: Red) -> 
 
 
 def test_a_change_deployed_in_the_browser_is_drift_in_the_cloud(house: House, red: Red) -> None:
-    """A flow that the cloud has deployed is changed on its tab: the device tells the hash of what really runs."""
+    """A flow that the cloud has deployed is changed on its tab: the cloud tells that, and until it is put right."""
     flow_id = house.deploy("Pump watch")
-    deployed = house.running(flow_id)
+    assert house.drift() == []
     red.open(house.editor_url())
     red.show_tab("Pump watch")
     red.drag("comment", 320, 400)
     red.deploy()
     red.told("Successfully deployed")
     red.shot("changed")
-    until(lambda: house.running(flow_id)["hash"] != deployed["hash"], 20)
+    until(lambda: [one["flow_id"] for one in house.drift()] == [flow_id], 20)
+    (drift,) = house.drift()
+    assert drift["running_hash"] == house.running(flow_id)["hash"] != drift["deployed_hash"]
+    house.ask("POST", f"/devices/{house.device_id}/flows/{flow_id}/restore")
+    until(lambda: house.drift() == [], 30)
 
 
 @pytest.mark.parametrize("part", ["web1", "web0"], ids=["that serves the browser", "that holds the tunnel"])

@@ -52,6 +52,9 @@ def _serve(environ: Environ, start_response: StartResponse, place: Place) -> Ite
 
     try:
         return _answer(environ, start, place)
+    except StopIteration:  # a WebSocket that has ended
+        _told(environ, 101, time.perf_counter() - started)
+        raise
     except Refused as refused:
         REFUSED.labels(refused.why).inc()
         return pages.answer(refused, start)
@@ -117,5 +120,5 @@ def _wait(limited: RateLimited) -> dict[str, str]:
 
 def _told(environ: Environ, status: int, seconds: float) -> None:
     REQUESTS.labels(str(status)).inc()
-    log.info("editor request", method=environ["REQUEST_METHOD"], path=environ.get("PATH_INFO"), status=status,
-             ms=round(seconds * 1000, 1))  # fmt: skip
+    log.info("editor request", method=environ["REQUEST_METHOD"], status=status, ms=round(seconds * 1000, 1),
+             path=str(environ.get("RAW_URI", "")).partition("?")[0][:200])  # fmt: skip

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from app import db
+from app.edge_nodes.editor import sessions
 from tests import make
 from tests.e2e.conftest import until
 from tests.edge_nodes.editor.conftest import SWITCH, Browser, Served, Setting, ended, head_of
@@ -238,6 +239,28 @@ def test_a_session_outlives_the_web_process(setting: Setting) -> None:
     setting.gateways.restart("web1")
     setting.gateways.wait_ready()
     assert browser("GET", "/").text == "GET"
+
+
+def test_a_key_that_is_deleted_ends_what_it_opened(setting: Setting) -> None:
+    setting.connect(echo)
+    browser = setting.browser()
+    with browser.socket() as wire:
+        head_of(wire)
+        change(setting.org_id, "DELETE FROM api_keys WHERE role = 'operator'")
+        assert ended(wire, 2)
+    assert browser("GET", "/").status_code == 403
+    assert [one["reason"] for one in journal(setting.org_id, "editor.closed")] == ["API key ended"]
+
+
+def test_a_session_that_nobody_uses_any_more_is_told_to_have_ended(setting: Setting) -> None:
+    setting.connect(echo)
+    setting.browser()
+    grow_idle(setting, None, setting.org_id)
+    with db.transaction(system=True):
+        assert sessions.end_all() >= 1
+    assert [one["reason"] for one in journal(setting.org_id, "editor.closed")] == ["idle"]
+    with db.transaction(system=True):
+        assert sessions.end_all() == 0
 
 
 def test_other_peoples_sessions_go_on(setting: Setting) -> None:

@@ -4,7 +4,10 @@ import os
 import time
 
 import pytest
+import redis
 
+from app.tunnel.link import NAME
+from config.settings import settings
 from tests.edge_nodes.editor.conftest import CHUNK, SWITCH, Setting, ended, head_of
 from tests.edge_nodes.editor.test_sessions import echo
 
@@ -89,6 +92,19 @@ def test_a_tunnel_that_ends_ends_its_sockets(setting: Setting) -> None:
         head_of(wire)
         device.close()
         assert ended(wire, 3)
+
+
+def test_a_link_that_is_cut_ends_what_went_over_it_and_nothing_else(setting: Setting) -> None:
+    setting.connect(echo)
+    with setting.browser(web=1).socket() as over, setting.browser(web=0).socket() as here:
+        head_of(over), head_of(here)
+        with redis.Redis.from_url(settings().redis_url) as bus:
+            for one in bus.client_list():
+                if one["name"] == NAME:
+                    bus.client_kill_filter(_id=one["id"])
+        assert ended(over, 3)
+        here.sendall(b"still here")
+        assert here.recv(100) == b"still here"
 
 
 @pytest.mark.parametrize("dies", ["web0", "web1"], ids=["with the tunnel", "with the browser"])
