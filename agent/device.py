@@ -128,7 +128,7 @@ class Device:
         self._bye: float | None = None
         self._editor: Editor | None = None
         self._proxy: Proxy | None = None
-        self._moving: asyncio.Task[None] | None = None
+        self._offered, self._moves = False, set[asyncio.Task[None]]()
         self.settings.listen(self._settings_changed.set)
         self.settings.listen(self.telemetry.changed)
         self.settings.listen(self._look_for_editor)
@@ -159,9 +159,8 @@ class Device:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._executor.cancel()
-        if self._moving:
-            self._moving.cancel()
-            await asyncio.gather(self._moving, return_exceptions=True)
+        for move in self._moves:
+            move.cancel()
         await self._shadow.stop()
         await self.telemetry.stop()
         self._outbox.close()
@@ -222,7 +221,8 @@ class Device:
 
     async def _introduce(self, socket: ClientConnection) -> Frame:
         self._editor = self._present_editor()
-        offer = (*protocol.CAPABILITIES, protocol.HTTP_PROXY) if self._editor else protocol.CAPABILITIES
+        self._offered = self._editor is not None
+        offer = (*protocol.CAPABILITIES, protocol.HTTP_PROXY) if self._offered else protocol.CAPABILITIES
         await socket.send(protocol.connect(self.credentials.device_id, self.credentials.api_key, offer))
         try:
             frame = protocol.decode(await asyncio.wait_for(socket.recv(), self.options.connected_timeout))
@@ -325,18 +325,20 @@ class Device:
     def _look_for_editor(self) -> None:
         """The settings have changed, and with them perhaps where the editor is."""
         if self._socket and (editor := self._present_editor()) != self._editor:
-            self._moving = asyncio.create_task(self._move(self._socket, editor))
+            self._editor = editor
+            move = asyncio.create_task(self._move(self._socket))
+            self._moves.add(move)
+            move.add_done_callback(self._moves.discard)
 
-    async def _move(self, socket: ClientConnection, editor: Editor | None) -> None:
+    async def _move(self, socket: ClientConnection) -> None:
         """End the streams that lead to the former editor. What is offered at all is said anew, by a new connection."""
-        offered, self._editor = self._editor is not None, editor
         with contextlib.suppress(ConnectionClosed):  # which ends them as well
             if self._proxy:
                 await self._proxy.close("CLOSED", "the editor is another one now")
-        if offered != (editor is not None):
+        if self._offered != (self._editor is not None):
             await asyncio.sleep(1.0)  # so that the answer to the command that changed it still goes the old way
-            if socket is self._socket:
-                await self.reconnect()
+        if socket is self._socket and self._offered != (self._editor is not None):
+            await self.reconnect()
 
     async def _beat(self, socket: ClientConnection) -> None:
         """Heartbeats, the first at a random moment so that a fleet's do not come at once; silence ends the link."""
