@@ -182,15 +182,15 @@ def plan(flow_id: str, name: str, definition: JsonObject) -> Plan:
     flowing = [node for node in nodes if _flows(node, touched)]
     still = {node["id"] for node in nodes} - {node["id"] for node in flowing}
     names = Names.kept(graph.nodes) if full else Names.of(flow_id, graph, still - _structure(nodes))
-    places = _places(graph, [node["id"] for node in flowing if "x" not in node or "y" not in node])
+    given = places(graph, [node["id"] for node in flowing if "x" not in node or "y" not in node])
     home = "" if full else tab_id(flow_id)
     objects = [] if full else [_tab(home, name, settings.get("tab") or {})]
     for index, node in enumerate(nodes):
-        objects.append(_object(node, graph, names, home, node["id"] in still, places, f"nodes[{index}]"))
+        objects.append(_object(node, graph, names, home, node["id"] in still, given, f"nodes[{index}]"))
     _check(objects, full)
     own = {f"{SUBFLOW}{item['id']}" for item in objects if item["type"] == "subflow"}
     types = {item["type"] for item in objects} - STRUCTURE - own
-    placed = frozenset(names.outward[node] for node in places)
+    placed = frozenset(names.outward[node] for node in given)
     return Plan(
         flow_id, full, definition, objects, names, frozenset(types), placed, {item["id"]: item for item in objects}
     )
@@ -227,7 +227,7 @@ def _object(
     names: Names,
     home: str,
     still: bool,
-    places: dict[str, tuple[int, int]],
+    given: dict[str, tuple[int, int]],
     path: str,
 ) -> JsonObject:
     said = properties(node, path)
@@ -240,8 +240,8 @@ def _object(
             made[key] = node[key]
     if still:
         return made
-    if node["id"] in places:
-        made["x"], made["y"] = (made.get("x", places[node["id"]][0]), made.get("y", places[node["id"]][1]))
+    if node["id"] in given:
+        made["x"], made["y"] = (made.get("x", given[node["id"]][0]), made.get("y", given[node["id"]][1]))
     ports = graph.wires.get(node["id"], {})
     outputs = max(len(node.get("wires") or ()), max(ports, default=-1) + 1)
     made["wires"] = [[names.outward[target] for target in ports.get(port, ())] for port in range(outputs)]
@@ -288,7 +288,7 @@ def _check(objects: list[JsonObject], full: bool) -> None:
             raise FlowError("env", f"must be a list of objects whose names do not begin with {MARK}")
 
 
-def _places(graph: Graph, nodes: list[str]) -> dict[str, tuple[int, int]]:
+def places(graph: Graph, nodes: list[str]) -> dict[str, tuple[int, int]]:
     """A place for each of `nodes`: from left to right as messages flow."""
     depth: dict[str, int] = {}
     targets = {target for ports in graph.wires.values() for some in ports.values() for target in some}
@@ -302,11 +302,11 @@ def _places(graph: Graph, nodes: list[str]) -> dict[str, tuple[int, int]]:
         layer = [target for target in dict.fromkeys(following) if target not in depth]
         depth.update(dict.fromkeys(layer, level + 1))
     rows: dict[int, int] = {}
-    places = {}
+    found = {}
     for node in nodes:
         row = rows[depth[node]] = rows.get(depth[node], 0) + 1
-        places[node] = (140 + 200 * depth[node], 60 * row + 20)
-    return places
+        found[node] = (140 + 200 * depth[node], 60 * row + 20)
+    return found
 
 
 def is_mark(entry: Any) -> bool:

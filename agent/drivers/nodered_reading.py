@@ -16,9 +16,11 @@ from agent.drivers.nodered_format import (
     flows,
     is_mark,
     marks,
+    places,
     tab_id,
     trimmed,
 )
+from agent.runtime.definition import FlowError, parse
 
 Wire = tuple[str, int, str]
 BESIDE = ("d", "g", "z")
@@ -62,7 +64,23 @@ class _Reading:
         made = {**self._template, "nodes": nodes}
         if "connections" in self._template:
             made["connections"] = self._connections
-        return self._with_settings(made, tab)
+        return self._with_settings(self._with_places(made), tab)
+
+    def _with_places(self, made: JsonObject) -> JsonObject:
+        """Where nodes have no place of their own, and a change by hand gives them another one: with their places."""
+        running = {self._names.inward[item["id"]]: item for item in self._objects if flows(item)}
+        lacking = [node["id"] for node in made["nodes"] if node["id"] in running and not {"x", "y"} <= node.keys()]
+        if not lacking:
+            return made
+        there = {node: {"x": running[node]["x"], "y": running[node]["y"]} for node in lacking}
+        told = {node["id"]: node for node in made["nodes"]}
+        try:
+            given = {node: {"x": x, "y": y} for node, (x, y) in places(parse(made), lacking).items()}
+        except FlowError:  # such as a wire to nowhere: what is read need not be what may be deployed
+            given = {}
+        if all({**given.get(node, {}), **_place(told[node])} == there[node] for node in lacking):
+            return made
+        return {**made, "nodes": [{**node, **there.get(node["id"], {})} for node in made["nodes"]]}
 
     def _with_settings(self, made: JsonObject, tab: JsonObject | None) -> JsonObject:
         """`config.nodered`: a tab's description and variables, or that this is the whole deployment."""
@@ -152,6 +170,10 @@ def _ends(connection: JsonObject) -> Wire:
     source = connection.get("source", connection.get("source_id"))
     target = connection.get("target", connection.get("target_id"))
     return str(source), connection.get("source_port") or 0, str(target)
+
+
+def _place(node: JsonObject) -> JsonObject:
+    return {key: node[key] for key in ("x", "y") if key in node}
 
 
 def _unwired(item: JsonObject) -> str:
