@@ -5,6 +5,7 @@ from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.content import parts_of
 from agent.drivers.base import Deployment, Driver, JsonObject
 from agent.protocol import FLOW_NOT_FOUND, INTERNAL_ERROR, START_FAILED, CommandError, now
 
@@ -100,7 +101,7 @@ class InstalledFlows(Driver):
 
     async def get_flow(self, flow_id: str) -> JsonObject:
         flow = self._find(flow_id)
-        return {**flow.summary(), "definition": definition_of(flow.flow)}
+        return {**flow.summary(), "definition": parts_of(definition_of(flow.flow))}
 
     async def running(self) -> dict[str, JsonObject]:
         return {
