@@ -128,7 +128,6 @@ class InstalledFlows(Driver):
             return "already_installed"
         new = Installed.of(order)
         self._check(new)
-        new.errors_before = self._errors(new.flow_id)
         await self._exchange(old, new)
         self._tell("info", new, "installed and running" if new.running else "installed")
         return "installed"
@@ -141,6 +140,8 @@ class InstalledFlows(Driver):
         try:
             if old and old.running:
                 await self._halt(old)
+            # Not sooner: until now the old one may have failed once more.
+            new.errors_before = self._errors(new.flow_id)
             if new.running:
                 await self._launch(new)
             await self._save(new)
