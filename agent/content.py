@@ -9,11 +9,15 @@ PARTS = ("nodes", "connections", "config")
 """What of a flow is its definition; its name and id are not."""
 
 
+def parts_of(definition: dict[str, Any]) -> dict[str, Any]:
+    """What is a flow's definition of an object that may hold its name and id too."""
+    return {key: definition[key] for key in PARTS if key in definition}
+
+
 def content_hash(definition: dict[str, Any]) -> str | None:
     """SHA-256 of the canonical JSON of a definition's parts, in hex; None when JSON cannot say them."""
-    parts = {key: _plain(definition[key]) for key in PARTS if key in definition}
     try:
-        return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        return hashlib.sha256(orjson.dumps(_plain(parts_of(definition)), option=orjson.OPT_SORT_KEYS)).hexdigest()
     except TypeError:
         return None
 

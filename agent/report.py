@@ -61,9 +61,15 @@ class Reports:
 
     async def _present(self) -> JsonObject:
         flows = {flow_id: _told(flow) for flow_id, flow in (await self._driver.running()).items()}
-        names = await self._driver.reported_types()
-        types = {} if names is None else within_types(names)
-        return {**types, "flows": within(flows)}
+        return {**await self._types(), "flows": within(flows)}
+
+    async def _types(self) -> JsonObject:
+        try:
+            names = await self._driver.reported_types()
+        except CommandError as error:
+            log.info("the node types cannot be reported: %s", error)
+            return {key: value for key, value in self._known.items() if key == "node_types"}
+        return {} if names is None else within_types(names)
 
 
 class Rounds:

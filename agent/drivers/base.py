@@ -17,6 +17,8 @@ JsonObject = dict[str, Any]
 Point = tuple[str, int, float]
 """Metric name, Unix time in ms, value."""
 MAX_NAME = 200
+SILENT = {"running": False, "errors": 0, "restarts": 0}
+"""The health of a runtime that does not answer."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ class Driver(ABC):
         try:
             flows = (await self.running()).values()
         except CommandError:
-            return {"running": False, "errors": 0, "restarts": 0}
+            return dict(SILENT)
         counts = {name: sum(flow[name] for flow in flows) for name in ("errors", "restarts")}
         return {"running": True, **counts}
 
@@ -135,17 +137,23 @@ class Driver(ABC):
         return [(name, at, value) for name, value in found if len(name) <= MAX_NAME and name.isprintable()]
 
     async def health(self) -> JsonObject:
-        """`{"status", "version", "uptime", …}`, seconds."""
-        flows = await self.list_flows()
+        """`{"status", "version", "uptime", …}`, seconds; a runtime that does not answer is no reason not to."""
+        try:
+            flows = await self.list_flows()
+        except CommandError as error:
+            flows, silence = [], str(error)
+        else:
+            silence = ""
         failed = sum(flow["status"] == "error" for flow in flows)
         return {
-            "status": "degraded" if failed else "healthy",
+            "status": "unhealthy" if silence else "degraded" if failed else "healthy",
             "version": __version__,
             "uptime": int(time.monotonic() - self._opened),
             "flows": len(flows),
             "flows_running": sum(flow["status"] == "running" for flow in flows),
             "flows_failed": failed,
-            "runtime": await self.runtime_health(),
+            "runtime": dict(SILENT) if silence else await self.runtime_health(),
+            **({"error": silence} if silence else {}),
         }
 
     async def system_metrics(self) -> JsonObject:

@@ -5,6 +5,7 @@ from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.content import parts_of
 from agent.drivers.base import Deployment, Driver, JsonObject
 from agent.protocol import FLOW_NOT_FOUND, INTERNAL_ERROR, START_FAILED, CommandError, now
 
@@ -100,7 +101,7 @@ class InstalledFlows(Driver):
 
     async def get_flow(self, flow_id: str) -> JsonObject:
         flow = self._find(flow_id)
-        return {**flow.summary(), "definition": definition_of(flow.flow)}
+        return {**flow.summary(), "definition": parts_of(definition_of(flow.flow))}
 
     async def running(self) -> dict[str, JsonObject]:
         return {
@@ -127,7 +128,6 @@ class InstalledFlows(Driver):
             return "already_installed"
         new = Installed.of(order)
         self._check(new)
-        new.errors_before = self._errors(new.flow_id)
         await self._exchange(old, new)
         self._tell("info", new, "installed and running" if new.running else "installed")
         return "installed"
@@ -140,6 +140,8 @@ class InstalledFlows(Driver):
         try:
             if old and old.running:
                 await self._halt(old)
+            # Not sooner: until now the old one may have failed once more.
+            new.errors_before = self._errors(new.flow_id)
             if new.running:
                 await self._launch(new)
             await self._save(new)
