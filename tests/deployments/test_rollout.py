@@ -8,7 +8,6 @@ import pytest
 from app.deployments.rollout import State, Strategy, decide, outcome
 from app.deployments.strategy import Health
 
-
 WATCHING = Strategy(health=Health(0, 60))
 
 
