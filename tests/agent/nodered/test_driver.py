@@ -366,7 +366,7 @@ def test_a_deployment_that_brings_node_red_down_is_taken_back(nodered, tmp_path)
         assert nodered.ask("/flow") == "one"
         assert ((await flow_of(driver))["version"], (await flow_of(driver))["drift"]) == (1, False)
 
-    with_driver(nodered, tmp_path, work, settle=2.0)
+    with_driver(nodered, tmp_path, work, settle=3.5)
 
 
 def test_a_node_red_that_is_not_there_is_told(tmp_path):
