@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,19 +15,16 @@ import uvloop
 from agent import __version__
 from agent.backlog import MAX_BYTES
 from agent.device import Options
-from agent.drivers.base import Driver
+from agent.drivers import choice
 from agent.drivers.figures import Overheat
-from agent.drivers.local import LocalDriver
-from agent.drivers.simulated import Behaviour, SimulatedDriver
+from agent.drivers.simulated import Behaviour
 from agent.faults import LinkFaults
 from agent.progress import Counter
 from agent.run import AgentError, AgentOptions, run, until
 from agent.simulator import Fleet, FleetError, FleetOptions
 
-DRIVERS: dict[str, Callable[[Path], Driver]] = {
-    "local": lambda state_dir: LocalDriver(state_dir / "flows"),
-    "simulated": lambda state_dir: SimulatedDriver("simulated", Behaviour()),
-}
+REPORTS_A_SECOND = 300
+"""How many devices of a fleet, at most, report what runs in a second after a rollout to all of them."""
 RUN_EXAMPLE = "example: python -m agent run --url https://cloud.example --provisioning-code CODE"
 SIMULATE_EXAMPLE = "example: python -m agent simulate --url http://127.0.0.1:8080 --api-key edgeflow_… --devices 100"
 
@@ -93,8 +89,23 @@ def _add_run(command: argparse.ArgumentParser) -> None:
         metavar="MIB",
         help="of the state directory for what is gathered while offline (16)",
     )
-    command.add_argument("--driver", choices=sorted(DRIVERS), default="local", help="what runs the flows (%(default)s)")
+    _add_runtime(command.add_argument_group("the runtime that is driven"))
     command.set_defaults(command=_run)
+
+
+def _add_runtime(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--driver", choices=sorted(choice.DRIVERS), default="local", help="what runs the flows (%(default)s)")
+    add("--runtime-url", type=base_url, metavar="URL", help="its API, where it is not at its usual port here")
+    add("--runtime-token-file", type=Path, metavar="FILE", help="holds the access token that its API wants")
+    add("--editor-url", type=base_url, metavar="URL", help="its editor, where it is not at the runtime's URL")
+    add(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="a host beside this machine that the setting local_url may name; repeatable",
+    )
 
 
 def _add_simulate(command: argparse.ArgumentParser) -> None:
@@ -111,6 +122,12 @@ def _add_simulate(command: argparse.ArgumentParser) -> None:
     add("--ledger-file", type=Path, help="written at the end and on SIGUSR1: how often each command id was applied")
     add("--at-once", type=int, default=50, metavar="N", help="connects under way at once (%(default)s)")
     add("--no-shadow", action="store_true", help="do not read and report the shadow after each connect")
+    add(
+        "--report-interval",
+        type=interval,
+        metavar="SECONDS",
+        help="between looks at what runs, for the shadow (15, more with more than 4,500 devices)",
+    )
     figures = command.add_argument_group("telemetry").add_argument
     figures("--telemetry-interval", type=interval, default=10.0, metavar="SECONDS", help="0: none (%(default)s)")
     figures("--points-per-second", type=float, default=0.0, metavar="N", help="more points, of each device")
@@ -126,6 +143,7 @@ def _add_simulate(command: argparse.ArgumentParser) -> None:
     behaviour("--latency-ms", type=float, default=50.0, help="per command (%(default)s)")
     behaviour("--latency-jitter-ms", type=float, default=0.0)
     behaviour("--failure-rate", type=rate, default=0.0, help="starts of flows that fail")
+    behaviour("--error-rate", type=rate, default=0.0, help="executions of flows that fail")
     behaviour("--node-types", metavar="a,b", help="the only node types that the devices have; default: any")
     behaviour("--drop-rate", type=rate, default=0.0, help="answers in whose stead the connection breaks")
     behaviour("--loss-rate", type=rate, default=0.0, help="answers that never leave")
@@ -184,8 +202,12 @@ async def _run(options: argparse.Namespace) -> None:
         options.log_level,
         options.telemetry_interval,
         options.telemetry_buffer,
+        tuple(options.allow_host),
     )
-    await run(agent, DRIVERS[options.driver], stop)
+    runtime = choice.RuntimeOptions(
+        options.state_dir, options.runtime_url, options.runtime_token_file, options.editor_url
+    )
+    await run(agent, lambda: choice.make(options.driver, runtime), stop)
 
 
 async def _simulate(options: argparse.Namespace) -> None:
@@ -229,10 +251,15 @@ def fleet_options(options: argparse.Namespace) -> FleetOptions:
             options.failure_rate,
             types,
             points_per_second=options.points_per_second,
+            error_rate=options.error_rate,
         ),
         overheat=dict(options.overheat),
         faults=faults if faults.any else None,
-        link=Options(sync_shadow=not options.no_shadow, telemetry_interval=options.telemetry_interval),
+        link=Options(
+            sync_shadow=not options.no_shadow,
+            telemetry_interval=options.telemetry_interval,
+            report_interval=options.report_interval or max(15.0, options.devices / REPORTS_A_SECOND),
+        ),
         at_once=max(1, options.at_once),
     )
 

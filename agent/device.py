@@ -5,7 +5,7 @@ import contextlib
 import logging
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit, urlunsplit
 
@@ -19,8 +19,13 @@ from agent.credentials import Credentials
 from agent.drivers.base import Driver
 from agent.executor import Executor
 from agent.faults import LinkFaults
+from agent.hosts import ForbiddenHost, Hosts
 from agent.outbox import Outbox
 from agent.protocol import CommandError, Frame
+from agent.proxy import FRAMES as PROXY_FRAMES
+from agent.proxy import Proxy
+from agent.proxy_local import Editor, editor_of
+from agent.report import Rounds
 from agent.rest import Rest, is_local, retry_after
 from agent.settings import Settings
 from agent.shadow import ShadowSync
@@ -32,12 +37,16 @@ log = logging.getLogger("agent.device")
 
 @dataclass(frozen=True)
 class Options:
-    """How a device behaves on the link; seconds. `telemetry_interval` 0: none, unless the cloud sets another."""
+    """How a device behaves on the link; seconds. `telemetry_interval` 0: none, unless the cloud sets another.
+
+    `report_interval`: between looks at what runs, which is reported when it has changed, if there is a shadow at all.
+    """
 
     open_timeout: float = 15.0
     connected_timeout: float = 10.0
     heartbeat: float = 30.0
     telemetry_interval: float = 0.0
+    report_interval: float = 15.0
     ack_timeout: float = 15.0
     grace: float = 3.0
     sync_shadow: bool = True
@@ -63,7 +72,8 @@ class Device:
     """Connects, answers commands, reconnects until `stop`.
 
     `refused` is called when the cloud turns the credentials down; new ones from it are tried at once, but not twice
-    in a row. `address` gives the base URL for the next try from the number of failures before it.
+    in a row. `address` gives the base URL for the next try from the number of failures before it. `allow_hosts`: what
+    the setting `local_url` may name beside this machine; without that setting the driver's `editor_url` holds.
     """
 
     def __init__(
@@ -81,12 +91,15 @@ class Device:
         rng: random.Random | None = None,
         refused: Callable[["Device"], Awaitable[Credentials | None]] | None = None,
         address: Callable[[int], str] | None = None,
+        allow_hosts: Sequence[str] = (),
     ) -> None:
         self.credentials, self.driver, self.rest = credentials, driver, rest
         self.name = name or credentials.device_id
         self.options = options or Options()
         self.settings = settings or Settings()
         self.answers = answers or Answers()
+        if allow_hosts:
+            self.settings.hosts = Hosts(allow_hosts)
         self.connections = 0
         self.received: Counter[str] = Counter()
         self.last_end: Ended | None = None
@@ -95,7 +108,9 @@ class Device:
         self._shadow = ShadowSync(rest, credentials, driver, self.settings, self._rng)
         self._outbox = Outbox(faults, self._rng)
         context = commands.Context(driver, self.settings, self._shadow)
-        self._executor = Executor(context, self.answers, self._outbox.put)
+        self._rounds = Rounds(self._shadow.look, self._interval_of_reports, driver, self._rng)
+        self._shadow.missed = self._rounds.changed
+        self._executor = Executor(context, self.answers, self._outbox.put, self._rounds.changed)
         self.telemetry = Telemetry(
             driver,
             Backlog() if backlog is None else backlog,
@@ -111,8 +126,12 @@ class Device:
         self._interval = self.options.heartbeat
         self._heard = 0.0
         self._bye: float | None = None
+        self._editor: Editor | None = None
+        self._proxy: Proxy | None = None
+        self._offered, self._moves = False, set[asyncio.Task[None]]()
         self.settings.listen(self._settings_changed.set)
         self.settings.listen(self.telemetry.changed)
+        self.settings.listen(self._look_for_editor)
 
     @property
     def connected(self) -> bool:
@@ -140,6 +159,8 @@ class Device:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._executor.cancel()
+        for move in self._moves:
+            move.cancel()
         await self._shadow.stop()
         await self.telemetry.stop()
         self._outbox.close()
@@ -199,7 +220,10 @@ class Device:
         )
 
     async def _introduce(self, socket: ClientConnection) -> Frame:
-        await socket.send(protocol.connect(self.credentials.device_id, self.credentials.api_key))
+        self._editor = self._present_editor()
+        self._offered = self._editor is not None
+        offer = (*protocol.CAPABILITIES, protocol.HTTP_PROXY) if self._offered else protocol.CAPABILITIES
+        await socket.send(protocol.connect(self.credentials.device_id, self.credentials.api_key, offer))
         try:
             frame = protocol.decode(await asyncio.wait_for(socket.recv(), self.options.connected_timeout))
         except TimeoutError as error:
@@ -225,14 +249,17 @@ class Device:
         try:
             if self.options.sync_shadow:
                 self._shadow.connected()
+                self._rounds.begin()
             self.telemetry.connected(socket, CAPABILITY in (hello.get("capabilities") or ()))
             await self._outbox.use(socket)
             await self._read(socket)
         finally:
             self._connected.clear()
+            self._rounds.end()
             self._outbox.leave(socket)
             self._socket = None
             beat.cancel()
+            await self._end_streams()
             await self.telemetry.disconnected()
 
     async def _read(self, socket: ClientConnection) -> None:
@@ -260,16 +287,58 @@ class Device:
             self._shadow.pushed(frame.get("delta"))
         elif kind == "ack":
             self.telemetry.acknowledged(frame.get("id"))
+        elif kind in PROXY_FRAMES:
+            await self._proxied(frame)
         elif kind == "bye":
             self._bye = _seconds(frame.get("reconnect_after_ms"), 0.0) / 1000
         elif kind != "pong":
             log.info("%s: a frame of type %r is ignored", self.name, kind[:50])
 
     async def _command(self, frame: Frame) -> None:
+        if self._proxy:
+            self._proxy.commanded()
         try:
             await self._executor.take(protocol.command_of(frame))
         except CommandError as error:
             await self._outbox.put(protocol.failure(frame["id"], error.code, str(error)))
+
+    # The editor
+
+    async def _proxied(self, frame: Frame) -> None:
+        if self._proxy is None and self._socket:
+            self._proxy = Proxy(self._socket)
+        if self._proxy:
+            await self._proxy.take(frame, self._editor)
+
+    async def _end_streams(self) -> None:
+        proxy, self._proxy = self._proxy, None
+        if proxy:
+            await proxy.close()
+
+    def _present_editor(self) -> Editor | None:
+        try:
+            return editor_of(self.settings.get("local_url"), self.driver.editor_url, self.settings.hosts)
+        except ForbiddenHost as error:
+            log.warning("%s: no editor is offered: %s", self.name, error)
+            return None
+
+    def _look_for_editor(self) -> None:
+        """The settings have changed, and with them perhaps where the editor is."""
+        if self._socket and (editor := self._present_editor()) != self._editor:
+            self._editor = editor
+            move = asyncio.create_task(self._move(self._socket))
+            self._moves.add(move)
+            move.add_done_callback(self._moves.discard)
+
+    async def _move(self, socket: ClientConnection) -> None:
+        """End the streams that lead to the former editor. What is offered at all is said anew, by a new connection."""
+        with contextlib.suppress(ConnectionClosed):  # which ends them as well
+            if self._proxy:
+                await self._proxy.close("CLOSED", "the editor is another one now")
+        if self._offered != (self._editor is not None):
+            await asyncio.sleep(1.0)  # so that the answer to the command that changed it still goes the old way
+        if socket is self._socket and self._offered != (self._editor is not None):
+            await self.reconnect()
 
     async def _beat(self, socket: ClientConnection) -> None:
         """Heartbeats, the first at a random moment so that a fleet's do not come at once; silence ends the link."""
@@ -294,6 +363,9 @@ class Device:
     def _interval_of_telemetry(self) -> float:
         wanted = self.settings.get("telemetry_interval")
         return float(self.options.telemetry_interval if wanted is None else wanted)
+
+    def _interval_of_reports(self) -> float:
+        return float(self.settings.get("report_interval") or self.options.report_interval)
 
     async def _pause(self, ended: Ended, failures: int) -> None:
         seconds = next_wait(ended, failures, self.options.waits, self._rng)

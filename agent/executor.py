@@ -15,10 +15,19 @@ MAX_COMMANDS = 64
 
 
 class Executor:
-    """Runs commands in tasks of their own, at most MAX_COMMANDS at once; `reply` sends an answer."""
+    """Runs commands in tasks of their own, at most MAX_COMMANDS at once.
 
-    def __init__(self, context: commands.Context, answers: Answers, reply: Callable[[str], Awaitable[None]]) -> None:
-        self._context, self._answers, self._reply = context, answers, reply
+    `reply` sends an answer, `changed` hears of each command that may have changed something.
+    """
+
+    def __init__(
+        self,
+        context: commands.Context,
+        answers: Answers,
+        reply: Callable[[str], Awaitable[None]],
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._context, self._answers, self._reply, self._changed = context, answers, reply, changed
         self._turn = asyncio.Lock()
         self._running: dict[str, asyncio.Task[None]] = {}
 
@@ -57,4 +66,6 @@ class Executor:
                 await self._answers.keep(command.id, answer, changing)
             except OSError as error:
                 log.error("the answer to command %s cannot be stored: %s", command.id, error)
+        if changing:
+            self._changed()
         await self._reply(answer)

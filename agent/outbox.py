@@ -1,7 +1,10 @@
-"""Answers on their way out: through an ill link if one is simulated, over the next connection if there is none now."""
+"""What leaves by the tunnel. Answers go through an ill link if one is simulated, over the next connection if there is
+none now; streams' chunks in turns, and always behind everything else."""
 
 import asyncio
+import contextlib
 import random
+import socket as sockets
 from collections import deque
 
 from websockets.asyncio.client import ClientConnection
@@ -10,6 +13,30 @@ from websockets.exceptions import ConnectionClosed
 from agent.faults import ON_TIME, LinkFaults, fate_of
 
 MAX_UNSENT = 100
+MAX_IN_KERNEL = 64 * 1024
+"""Bytes that the system may hold for the tunnel without having sent them."""
+
+
+class ChunkLane:
+    """The streams' way onto a socket: one chunk at a time, in the order in which streams asked for their turn.
+
+    All else (answers, heartbeats, telemetry) is written at once, so ahead of it are never more than one chunk, the
+    library's write limit (32 KiB) and what the system holds, however many streams are busy.
+    """
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket, self._turn = socket, asyncio.Lock()
+        own = socket.transport.get_extra_info("socket")
+        if own is not None and hasattr(sockets, "TCP_NOTSENT_LOWAT"):
+            with contextlib.suppress(OSError):  # a help, no condition
+                own.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NOTSENT_LOWAT, MAX_IN_KERNEL)
+
+    async def send(self, frame: str) -> None:
+        """Send when it is this stream's turn; raises ConnectionClosed."""
+        async with self._turn:  # its waiters are served first come, first served: each stream waits with one chunk
+            await self._socket.send(frame)
+            # A link that takes everything would otherwise never let a command be read.
+            await asyncio.sleep(0)
 
 
 class Outbox:

@@ -5,6 +5,8 @@ a command that is a frame but wrong raises CommandError, which becomes an answer
 """
 
 import json
+from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +15,8 @@ from agent import __version__
 
 PROTOCOL = 2
 CAPABILITIES = ("deploy_flow", "configure", "get_node_types", "dedup", "telemetry")
+HTTP_PROXY = "http_proxy"
+"""The capability of devices that have an editor to show."""
 MAX_FRAME_IN = 8 * 1024 * 1024
 MAX_FRAME_OUT = 1024 * 1024
 
@@ -24,6 +28,7 @@ START_FAILED = "START_FAILED"
 UNSUPPORTED_NODE_TYPE = "UNSUPPORTED_NODE_TYPE"
 INVALID_PAYLOAD = "INVALID_PAYLOAD"
 UNKNOWN_ACTION = "UNKNOWN_ACTION"
+RUNTIME_UNAVAILABLE = "RUNTIME_UNAVAILABLE"
 INTERNAL_ERROR = "INTERNAL_ERROR"
 
 Frame = dict[str, Any]
@@ -86,7 +91,7 @@ def command_of(frame: Frame) -> Command:
     return Command(command_id, action, payload or {})
 
 
-def connect(device_id: str, api_key: str) -> str:
+def connect(device_id: str, api_key: str, capabilities: Sequence[str] = CAPABILITIES) -> str:
     """The first frame of a connection."""
     return encode(
         {
@@ -95,7 +100,7 @@ def connect(device_id: str, api_key: str) -> str:
             "api_key": api_key,
             "version": __version__,
             "protocol": PROTOCOL,
-            "capabilities": list(CAPABILITIES),
+            "capabilities": list(capabilities),
             "timestamp": now(),
         }
     )
@@ -122,3 +127,25 @@ def failure(command_id: str, code: str, text: str) -> str:
     """The answer of a command that failed."""
     frame = {"type": "response", "id": command_id, "status": "error", "error": text[:2000], "code": code}
     return encode({**frame, "timestamp": now()})
+
+
+def http_response(stream_id: str, status: int, headers: Sequence[tuple[str, str]], window: int) -> str:
+    """The head of what the local server answered; its body follows in chunks."""
+    pairs = [list(header) for header in headers]
+    return encode({"type": "http_response", "id": stream_id, "status": status, "headers": pairs, "window": window})
+
+
+def chunk(stream_id: str, data: bytes, end: bool) -> str:
+    """A part of a stream's bytes; `end` on the last."""
+    frame: Frame = {"type": "chunk", "id": stream_id, "data": b64encode(data).decode("ascii")}
+    return encode({**frame, "end": True} if end else frame)
+
+
+def credit(stream_id: str, count: int) -> str:
+    """So many more bytes may be sent."""
+    return encode({"type": "credit", "id": stream_id, "bytes": count})
+
+
+def cancel(stream_id: str, code: str, text: str) -> str:
+    """The stream is over, and why."""
+    return encode({"type": "cancel", "id": stream_id, "code": code, "error": text[:500]})

@@ -32,7 +32,10 @@ class AgentError(Exception):
 
 @dataclass(frozen=True)
 class AgentOptions:
-    """`log_level` and `telemetry_interval` (seconds) hold until the cloud sets others; `telemetry_buffer` in bytes."""
+    """`log_level` and `telemetry_interval` (seconds) hold until the cloud sets others; `telemetry_buffer` in bytes.
+
+    `allow_hosts`: beside this machine, what the setting `local_url` may name.
+    """
 
     url: str
     state_dir: Path
@@ -40,16 +43,17 @@ class AgentOptions:
     log_level: str = "INFO"
     telemetry_interval: float = 10.0
     telemetry_buffer: int = MAX_BYTES
+    allow_hosts: tuple[str, ...] = ()
 
 
-async def run(options: AgentOptions, make_driver: Callable[[Path], Driver], stop: asyncio.Event) -> None:
+async def run(options: AgentOptions, make_driver: Callable[[], Driver], stop: asyncio.Event) -> None:
     """Run until `stop`; raises AgentError."""
     with _lock(options.state_dir):
         rest = Rest(options.url)
         try:
             identity = await until(stop, _identity(options, rest))
             if identity:
-                await _serve(options, rest, identity, make_driver(options.state_dir), stop)
+                await _serve(options, rest, identity, make_driver(), stop)
         finally:
             await rest.close()
 
@@ -66,6 +70,7 @@ async def _serve(options: AgentOptions, rest: Rest, identity: Credentials, drive
         answers=Answers(options.state_dir / "answers.jsonl"),
         refused=lambda _: _provision_again(options, rest),
         address=lambda failures: _address(options, settings, failures),
+        allow_hosts=options.allow_hosts,
     )
     settings.listen(lambda: _settings_changed(options, settings, device))
     _set_log_level(options, settings)

@@ -7,17 +7,23 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from agent import storage
+from agent.hosts import ForbiddenHost, Hosts
 from agent.protocol import INVALID_PAYLOAD, CommandError
 
-REPORTED = ("heartbeat_interval", "log_level", "telemetry_interval")
+REPORTED = ("heartbeat_interval", "log_level", "report_interval", "telemetry_interval")
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 MAX_KEYS = 100
+LOOPBACK = Hosts()
 
 
 class Settings:
-    """A small dictionary of settings, checked, kept on disk when it has a path, that tells who listens."""
+    """A small dictionary of settings, checked, kept on disk when it has a path, that tells who listens.
+
+    `hosts`: where `local_url` may lead.
+    """
 
     def __init__(self, path: Path | None = None) -> None:
+        self.hosts = LOOPBACK
         self._path = path
         self._values: dict[str, Any] = (storage.read_json(path) or {}) if path else {}
         self._listeners: list[Callable[[], None]] = []
@@ -36,7 +42,7 @@ class Settings:
 
     def apply(self, changes: dict[str, Any]) -> None:
         """Take over `changes` (None removes a key); raises CommandError INVALID_PAYLOAD and then changes nothing."""
-        checked = {key: check(key, value) for key, value in changes.items()}
+        checked = {key: self._check(key, value) for key, value in changes.items()}
         merged = {key: value for key, value in {**self._values, **checked}.items() if value is not None}
         if len(merged) > MAX_KEYS:
             raise CommandError(INVALID_PAYLOAD, f"more than {MAX_KEYS} settings")
@@ -47,6 +53,15 @@ class Settings:
         self._values = merged
         for listener in self._listeners:
             listener()
+
+    def _check(self, key: str, value: Any) -> Any:
+        checked = check(key, value)
+        if key == "local_url" and checked is not None:
+            try:
+                self.hosts.check(checked)
+            except ForbiddenHost as error:
+                raise CommandError(INVALID_PAYLOAD, f"local_url: {error}") from error
+        return checked
 
     def understood(self, desired: dict[str, Any]) -> dict[str, Any]:
         """The part of `desired` that this device understands and has taken over: what it may report."""
@@ -92,6 +107,7 @@ def _is_interval_or_none(value: Any) -> bool:
 
 CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "heartbeat_interval": (_is_interval, "a number of seconds from 1 to 3600"),
+    "report_interval": (_is_interval, "a number of seconds from 1 to 3600"),
     "telemetry_interval": (_is_interval_or_none, "a number of seconds from 1 to 3600, or 0"),
     "log_level": (lambda value: isinstance(value, str) and value.upper() in LEVELS, f"one of {', '.join(LEVELS)}"),
     "server_url": (_is_url, "an http(s) URL"),

@@ -15,6 +15,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app import db, limits, rooms
 from app.api import PREFIX, Api, Json, describe_filter, error_response
+from app.edge_nodes.editor.gate import EditorGate
 from app.errors import AppError, ServiceUnavailable
 from app.health import blp as health
 from app.observability import configure_logging, observe_requests
@@ -72,6 +73,7 @@ def create_app() -> Flask:
     configure_logging(config)
     app = EdgeFlow(__name__, static_folder=None)
     app.config.update(_flask_config(config))
+    app.wsgi_app = EditorGate(app.wsgi_app)  # type: ignore[method-assign]
     if config.proxy_hops:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=config.proxy_hops, x_proto=config.proxy_hops)  # type: ignore[method-assign]
     db.configure(config.database_url)

@@ -16,7 +16,7 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing.exceptions import WebsocketMismatch
 
-from app.api_schema import Schema
+from app.api_schema import Schema, flatten
 from app.errors import AppError, UnsupportedMediaType, ValidationFailed
 from app.pagination import Page, link_header
 
@@ -88,16 +88,6 @@ class Parser(FlaskParser):
 @cache
 def _schema(kind: type[marshmallow.Schema]) -> marshmallow.Schema:
     return kind()
-
-
-def flatten(messages: Any, path: str = "") -> dict[str, list[str]]:
-    """Nested messages as ``{"definition.nodes.0.id": ["…"]}``."""
-    if isinstance(messages, Mapping):
-        found: dict[str, list[str]] = {}
-        for key, value in messages.items():
-            found.update(flatten(value, f"{path}.{key}" if path else str(key)))
-        return found
-    return {path or "_body": [str(message) for message in messages]}
 
 
 _EXAMPLES: dict[type[fields.Field[Any]], Any] = {

@@ -26,6 +26,16 @@ class Query(marshmallow.Schema):
         unknown = marshmallow.RAISE
 
 
+def flatten(messages: Any, path: str = "") -> dict[str, list[str]]:
+    """Nested messages as ``{"definition.nodes.0.id": ["…"]}``."""
+    if isinstance(messages, Mapping):
+        found: dict[str, list[str]] = {}
+        for key, value in messages.items():
+            found.update(flatten(value, f"{path}.{key}" if path else str(key)))
+        return found
+    return {path or "_body": [str(message) for message in messages]}
+
+
 def joined(schema: type[Schema], row: Any, **more: Any) -> dict[str, Any]:
     """A row's fields as ``schema`` lists them, and others beside them (a key that is shown once)."""
     return {**{name: getattr(row, name) for name in schema().fields}, **more}

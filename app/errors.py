@@ -93,12 +93,6 @@ class RateLimited(AppError):
     status, code = 429, "RATE_LIMITED"
 
 
-class NotBuilt(AppError):
-    """501 of an operation of the contract that this release does not carry out yet."""
-
-    status, code = 501, "NOT_IMPLEMENTED"
-
-
 class NotSupportedByDevice(AppError):
     status, code = 501, "NOT_SUPPORTED_BY_DEVICE"
 
@@ -133,6 +127,12 @@ class BillingNotConfigured(AppError):
 
     def __init__(self, message: str = "this installation does no billing", **extra: Any) -> None:
         super().__init__(message, **extra)
+
+
+class EditorNotConfigured(AppError):
+    """503 of an installation that was not told where its editors are."""
+
+    status, code = 503, "EDITOR_NOT_CONFIGURED"
 
 
 class DeviceOffline(AppError):

@@ -7,6 +7,7 @@ from app.db import Base
 from app.deployments import models as deployments
 from app.deployments.events import DeploymentEvent
 from app.devices import models as devices
+from app.edge_nodes.editor import models as editors
 from app.flows import models as flows
 from app.idempotency import IdempotencyKey
 from app.logs import models as logs
@@ -26,6 +27,7 @@ __all__ = [
     "billing",
     "deployments",
     "devices",
+    "editors",
     "flows",
     "logs",
     "metrics",

@@ -12,6 +12,8 @@ RULES = {
     "refresh_tokens": "expires_at < now() - interval '30 days'",
     "alerts": "state = 'resolved' AND resolved_at < now() - interval '90 days'",
     "alert_events": "created_at < now() - interval '90 days'",
+    "editor_sessions": "coalesce(closed_at, CASE WHEN opened_at IS NULL THEN ticket_expires_at END)"
+    " < now() - interval '30 days'",
     "sessions": "least(expires_at, revoked_at) < now() - interval '30 days'",
     "invitations": "expires_at < now() - interval '30 days'",
     # By their deployments, of which there are few: events have no index by time, and go together.

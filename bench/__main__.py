@@ -13,7 +13,7 @@ from pathlib import Path
 from bench import report
 from bench.report import Figure
 
-SUITES = ("commands", "tunnels", "rollout", "devices", "ingest", "metrics", "alerts")
+SUITES = ("commands", "tunnels", "rollout", "devices", "ingest", "metrics", "alerts", "editor")
 RESULTS = Path(".edgeflow/bench.json")
 
 

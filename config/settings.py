@@ -106,6 +106,16 @@ def _env(name: str, parse: Callable[[str], T], default: T, doc: str, *, secret: 
 _HTTP = _url("http", "https")
 
 
+def _editor_url(raw: str) -> str:
+    label, _, domain = raw.partition("://")[2].partition(".")
+    if label != "{device}" or not domain or "{" in domain:
+        raise ValueError("must be like `https://{device}.edit.example.com`")
+    parts = urlsplit(_HTTP(raw.replace("{device}", "device")))
+    if parts.path or parts.query or parts.fragment or "@" in parts.netloc:
+        raise ValueError("must be an origin, like `https://{device}.edit.example.com`: nothing behind the host")
+    return raw.lower()
+
+
 def _smtp(raw: str) -> str:
     url = _url("smtp", "smtps")(raw)
     options = parse_qs(urlsplit(url).query, keep_blank_values=True)
@@ -137,6 +147,13 @@ class Settings:
     host: str = _env("EDGEFLOW_HOST", _text, "127.0.0.1", "address the web processes listen on")
     port: int = _env("EDGEFLOW_PORT", _integer(1, 65535), 8080, "port the web processes listen on")
     public_url: str = _env("EDGEFLOW_PUBLIC_URL", _HTTP, "", "address that users see; empty: host and port")
+    editor_url: str = _env(
+        "EDGEFLOW_EDITOR_URL",
+        _editor_url,
+        "",
+        "origin of devices' editors, like `https://{device}.edit.example.com`; empty: none in production, else "
+        "`http://{device}.edit.localhost:<port>`",
+    )
     database_url: str = _env(
         "DATABASE_URL",
         _url("postgresql"),
@@ -281,6 +298,11 @@ class Settings:
     def url(self) -> str:
         """The address of the platform as users see it, without a trailing slash."""
         return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
+
+    @property
+    def editors(self) -> str:
+        """Where devices' editors are, with ``{device}`` for the device's id; empty: nowhere."""
+        return self.editor_url or ("" if self.production else f"http://{{device}}.edit.localhost:{self.port}")
 
     @property
     def owner_url(self) -> str:

@@ -6,6 +6,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from app import db, occurrences, retention
+from app.edge_nodes.editor import sessions
 from app.metrics import partitions
 from app.tunnel import sweep
 from workers.base import actor
@@ -18,12 +19,13 @@ THOROUGH_AT = "T03:"  # the hour (UTC) at which all that is too old is looked fo
 
 @actor("maintenance.sweep_gateways")
 def sweep_gateways(due_at: str) -> None:
-    """Close the connections that dead gateways left behind, and those of silent devices."""
+    """Close connections that dead gateways left behind, those of silent devices, and editors that have ended."""
     with db.transaction(system=True):
         if not occurrences.claim("maintenance.sweep_gateways", due_at):
             return
         closed = sweep.sweep()
         retention.forget_processes()
+        sessions.end_all()
     if any(closed.values()):
         log.info("connections closed", **{reason.replace(" ", "_"): count for reason, count in closed.items()})
 

@@ -1,7 +1,7 @@
 """What a runtime must offer to be driven by the agent.
 
-A driver for EdgeFlow or Node-RED implements this class and gets an entry in `agent.cli.DRIVERS`; everything above
-(commands, dedup, tunnel) stays as it is. Methods raise CommandError with the code that the cloud is told.
+A driver implements this class and gets an entry in `agent.drivers.choice.DRIVERS`; everything above (commands, dedup,
+tunnel) stays as it is. Methods raise CommandError with the code that the cloud is told.
 """
 
 import time
@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent import __version__, metrics
+from agent.protocol import CommandError
 from agent.runtime.watch import Hear, nobody
 
 JsonObject = dict[str, Any]
 Point = tuple[str, int, float]
 """Metric name, Unix time in ms, value."""
 MAX_NAME = 200
+SILENT = {"running": False, "errors": 0, "restarts": 0}
+"""The health of a runtime that does not answer."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,10 @@ class Driver(ABC):
 
     echoes_desired = False
     """Whether every desired key is taken over, not only those that the agent understands."""
+    polled = True
+    """Whether what runs may change without a command, so that it has to be looked at from time to time."""
+    editor_url: str | None = None
+    """Where the runtime's own editor is served, `http(s)://HOST[:PORT]`; None: it has none."""
 
     def __init__(self) -> None:
         self._opened = time.monotonic()
@@ -83,6 +90,10 @@ class Driver(ABC):
     async def node_types(self) -> list[JsonObject]:
         """The node types that flows may use here."""
 
+    async def reported_types(self) -> list[str] | None:
+        """The names of `node_types`; None where any type may be used."""
+        return [str(kind["type"]) for kind in await self.node_types() if kind.get("type")]
+
     @abstractmethod
     async def executions(self) -> list[JsonObject]:
         """What ran, newest first."""
@@ -91,6 +102,34 @@ class Driver(ABC):
         """Per flow id: numbers by name, of the time since the last call: `{"executions": 12, "errors": 0}`."""
         return {}
 
+    async def running(self) -> dict[str, JsonObject]:
+        """Per flow id what really runs: `{"hash", "version", "status", "errors", "restarts"}`.
+
+        `hash`: the content hash that was deployed while the content is still that, else the hash of the definition as
+        `get_flow` answers it now (`agent.content.content_hash`); None when it cannot be read. `status`: `running`,
+        `stopped` or `error`. `errors` and `restarts` count since the flow was installed. Raises CommandError when the
+        runtime cannot be asked.
+        """
+        return {
+            flow["id"]: {
+                "hash": flow.get("content_hash"),
+                "version": flow.get("version"),
+                "status": flow["status"],
+                "errors": 0,
+                "restarts": 0,
+            }
+            for flow in await self.list_flows()
+        }
+
+    async def runtime_health(self) -> JsonObject:
+        """`{"running", "errors", "restarts"}`: whether the runtime answers, and the sums over its flows."""
+        try:
+            flows = (await self.running()).values()
+        except CommandError:
+            return dict(SILENT)
+        counts = {name: sum(flow[name] for flow in flows) for name in ("errors", "restarts")}
+        return {"running": True, **counts}
+
     async def measure(self, at: int) -> list[Point]:
         """What is to be reported as of `at` (Unix time in ms): the machine's numbers, and each flow's."""
         figures = {**await self.system_metrics(), "flow": await self.flow_metrics()}
@@ -98,16 +137,23 @@ class Driver(ABC):
         return [(name, at, value) for name, value in found if len(name) <= MAX_NAME and name.isprintable()]
 
     async def health(self) -> JsonObject:
-        """`{"status", "version", "uptime", …}`, seconds."""
-        flows = await self.list_flows()
+        """`{"status", "version", "uptime", …}`, seconds; a runtime that does not answer is no reason not to."""
+        try:
+            flows = await self.list_flows()
+        except CommandError as error:
+            flows, silence = [], str(error)
+        else:
+            silence = ""
         failed = sum(flow["status"] == "error" for flow in flows)
         return {
-            "status": "degraded" if failed else "healthy",
+            "status": "unhealthy" if silence else "degraded" if failed else "healthy",
             "version": __version__,
             "uptime": int(time.monotonic() - self._opened),
             "flows": len(flows),
             "flows_running": sum(flow["status"] == "running" for flow in flows),
             "flows_failed": failed,
+            "runtime": dict(SILENT) if silence else await self.runtime_health(),
+            **({"error": silence} if silence else {}),
         }
 
     async def system_metrics(self) -> JsonObject:

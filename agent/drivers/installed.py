@@ -5,6 +5,7 @@ from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.content import parts_of
 from agent.drivers.base import Deployment, Driver, JsonObject
 from agent.protocol import FLOW_NOT_FOUND, INTERNAL_ERROR, START_FAILED, CommandError, now
 
@@ -23,6 +24,13 @@ class Installed:
     running: bool
     installed_at: str = field(default_factory=now)
     error: str | None = None
+    restarts: int = 0
+    fingerprint: str | None = None
+    """The hash of the definition as it was installed, kept on disk so that a later change by another hand shows."""
+    found: str | None = None
+    """The hash of the definition that is there instead; None: what was installed is."""
+    errors_before: int = 0
+    """What the flow's counter of errors stood at when this was installed."""
 
     @classmethod
     def of(cls, order: Deployment) -> "Installed":
@@ -31,14 +39,20 @@ class Installed:
 
     def matches(self, order: Deployment) -> bool:
         """Whether the order is already carried out."""
-        return self.content_hash == order.content_hash and (not order.start or (self.running and not self.error))
+        same = self.content_hash == order.content_hash and self.found is None
+        return same and (not order.start or (self.running and not self.error))
+
+    @property
+    def status(self) -> str:
+        """`running`, `stopped` or `error`."""
+        return "error" if self.error else "running" if self.running else "stopped"
 
     def summary(self) -> JsonObject:
         """As `list_flows` tells it."""
         return {
             "id": self.flow_id,
             "name": str(self.flow.get("name") or self.flow_id),
-            "status": "error" if self.error else "running" if self.running else "stopped",
+            "status": self.status,
             "version": self.version,
             "content_hash": self.content_hash,
             "node_count": len(definition_of(self.flow).get("nodes") or ()),
@@ -87,7 +101,23 @@ class InstalledFlows(Driver):
 
     async def get_flow(self, flow_id: str) -> JsonObject:
         flow = self._find(flow_id)
-        return {**flow.summary(), "definition": definition_of(flow.flow)}
+        return {**flow.summary(), "definition": parts_of(definition_of(flow.flow))}
+
+    async def running(self) -> dict[str, JsonObject]:
+        return {
+            flow_id: {
+                "hash": flow.found or flow.content_hash,
+                "version": flow.version,
+                "status": flow.status,
+                "errors": max(0, self._errors(flow_id) - flow.errors_before),
+                "restarts": flow.restarts,
+            }
+            for flow_id, flow in self._flows.items()
+        }
+
+    def _errors(self, flow_id: str) -> int:
+        """How often a flow of this id has failed since the agent was started."""
+        return 0
 
     async def deploy(self, order: Deployment) -> str:
         old = self._flows.get(order.flow_id)
@@ -110,6 +140,8 @@ class InstalledFlows(Driver):
         try:
             if old and old.running:
                 await self._halt(old)
+            # Not sooner: until now the old one may have failed once more.
+            new.errors_before = self._errors(new.flow_id)
             if new.running:
                 await self._launch(new)
             await self._save(new)

@@ -1,14 +1,13 @@
 """The agent's own runtime as a driver: flows in memory, each in a file that is replaced atomically."""
 
 import asyncio
-import hashlib
 import logging
-import re
 from dataclasses import asdict
 from pathlib import Path
 
-from agent import storage
+from agent.content import content_hash
 from agent.drivers.base import JsonObject
+from agent.drivers.files import FlowFiles, damaged
 from agent.drivers.installed import Installed, InstalledFlows, definition_of, flow_log
 from agent.protocol import INVALID_FLOW, UNSUPPORTED_NODE_TYPE, CommandError
 from agent.runtime import nodes
@@ -19,21 +18,24 @@ from agent.runtime.watch import FlowWatch
 
 log = logging.getLogger("agent.driver")
 
+OF_THIS_RUN = ("error", "found", "errors_before")
+"""What of a flow is not kept on disk."""
+
 
 class LocalDriver(InstalledFlows):
     """Flows run in this process; `folder` holds one file per flow and outlives it."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self._folder = folder
+        self._files = FlowFiles(folder)
         self._history = History()
         self._engines: dict[str, FlowEngine] = {}
         self._watches: dict[str, FlowWatch] = {}
 
     async def open(self) -> None:
         """Read all flows and start those that ran; one that fails keeps no other from running."""
-        for path in sorted(self._folder.glob("*.json")):
-            flow = _read(path)
+        for name, kept in self._files.read():
+            flow = _flow_of(name, kept)
             if flow:
                 self._flows[flow.flow_id] = flow
         for flow in self._flows.values():
@@ -54,17 +56,26 @@ class LocalDriver(InstalledFlows):
     async def flow_metrics(self) -> dict[str, JsonObject]:
         return {flow_id: watch.take() for flow_id, watch in self._watches.items()}
 
+    def _errors(self, flow_id: str) -> int:
+        watch = self._watches.get(flow_id)
+        return watch.errors if watch else 0
+
     def debug_lines(self, flow_id: str) -> list[str]:
         """What the flow's debug nodes showed last."""
         return list(self._engines[flow_id].shown) if flow_id in self._engines else []
 
     async def _restart(self, flow: Installed) -> None:
+        flow.restarts += 1
         try:
             await self._launch(flow)
         except Exception as error:
             flow.error = str(error)
             flow_log.error("flow %s did not start: %s", flow.flow_id, error)
             self._tell("error", flow, f"did not start: {error}")
+        try:
+            await self._save(flow)
+        except OSError as error:
+            log.error("flow %s: its restarts cannot be stored: %s", flow.flow_id, error)
 
     def _check(self, flow: Installed) -> FlowEngine:
         try:
@@ -92,27 +103,24 @@ class LocalDriver(InstalledFlows):
             await engine.stop()
 
     async def _save(self, flow: Installed) -> None:
-        await asyncio.to_thread(storage.write_json, self._path(flow.flow_id), {**asdict(flow), "error": None})
+        if flow.fingerprint is None:
+            flow.fingerprint = content_hash(definition_of(flow.flow))
+        kept = {key: value for key, value in asdict(flow).items() if key not in OF_THIS_RUN}
+        await asyncio.to_thread(self._files.write, flow.flow_id, kept)
 
     async def _forget(self, flow_id: str) -> None:
-        await asyncio.to_thread(_delete, self._path(flow_id))
+        await asyncio.to_thread(self._files.delete, flow_id)
         self._watches.pop(flow_id, None)
 
-    def _path(self, flow_id: str) -> Path:
-        """One file per id; an id that is no safe name gets a digest as its name."""
-        safe = re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,99}", flow_id)
-        return self._folder / f"{flow_id if safe else hashlib.sha256(flow_id.encode()).hexdigest()}.json"
 
-
-def _delete(path: Path) -> None:
-    if path.exists():
-        path.unlink()
-        storage.sync_folder(path.parent)
-
-
-def _read(path: Path) -> Installed | None:
+def _flow_of(name: str, kept: JsonObject) -> Installed | None:
     try:
-        return Installed(**storage.read_json(path))
-    except (ValueError, TypeError) as error:
-        log.error("%s does not hold a flow and is left alone: %s", path.name, error)
+        flow = Installed(**kept)
+    except TypeError as error:
+        damaged(name, error)
         return None
+    now = content_hash(definition_of(flow.flow))
+    if flow.fingerprint is not None and now != flow.fingerprint:
+        log.warning("%s was changed by another hand", name)
+        flow.found = now
+    return flow

@@ -5,6 +5,7 @@ import random
 import time
 from dataclasses import dataclass
 
+from agent.content import content_hash
 from agent.drivers.base import JsonObject, Point
 from agent.drivers.figures import Board, Load, Overheat
 from agent.drivers.installed import Installed, InstalledFlows, definition_of
@@ -20,7 +21,7 @@ class Behaviour:
 
     Latency in milliseconds per command, ± the jitter; `failure_rate`: part of the starts that fail;
     `node_types`: the only types that it has, None: every type. What follows holds from its birth: when it is too hot,
-    and how many points a second it reports beside its figures.
+    and how many points a second it reports beside its figures. `error_rate`: part of its flows' executions that fail.
     """
 
     latency_ms: float = 0.0
@@ -29,6 +30,7 @@ class Behaviour:
     node_types: frozenset[str] | None = None
     overheat: Overheat | None = None
     points_per_second: float = 0.0
+    error_rate: float = 0.0
 
 
 class SimulatedDriver(InstalledFlows):
@@ -44,6 +46,18 @@ class SimulatedDriver(InstalledFlows):
         self._board = Board(name, random.Random(f"{seed}:{name}:board"), behaviour.overheat)
         self._load = Load(behaviour.points_per_second, self._rng)
         self._pulses: dict[str, Pulse] = {}
+        self._failed: dict[str, int] = {}
+
+    @property
+    def polled(self) -> bool:  # type: ignore[override]
+        """Only errors come by themselves: ten thousand sound devices need no timer."""
+        return self.behaviour.error_rate > 0
+
+    def edit(self, flow_id: str, definition: JsonObject) -> None:
+        """Change an installed flow as somebody at the device would, past the cloud."""
+        flow = self._find(flow_id)
+        flow.flow = {**flow.flow, **definition}
+        flow.found = content_hash(definition_of(flow.flow))
 
     async def working(self, action: str) -> None:
         jitter = self.behaviour.latency_jitter_ms
@@ -56,6 +70,10 @@ class SimulatedDriver(InstalledFlows):
         known = {kind["type"]: kind for kind in nodes.catalogue()}
         return [known.get(name, {"type": name}) for name in sorted(known if allowed is None else allowed)]
 
+    async def reported_types(self) -> list[str] | None:
+        allowed = self.behaviour.node_types
+        return None if allowed is None else sorted(allowed)
+
     async def executions(self) -> list[JsonObject]:
         return self._history.newest()
 
@@ -64,8 +82,12 @@ class SimulatedDriver(InstalledFlows):
         return self._board.reading(self._age())
 
     async def flow_metrics(self) -> dict[str, JsonObject]:
-        age = self._age()
-        return {flow_id: {"executions": pulse.beats(age), "errors": 0} for flow_id, pulse in self._pulses.items()}
+        age, rate = self._age(), self.behaviour.error_rate
+        return {flow_id: pulse.take(age, rate) for flow_id, pulse in self._pulses.items()}
+
+    def _errors(self, flow_id: str) -> int:
+        pulse = self._pulses.get(flow_id)
+        return pulse.errors(self._age(), self.behaviour.error_rate) if pulse else self._failed.get(flow_id, 0)
 
     async def measure(self, at: int) -> list[Point]:
         return [*await super().measure(at), *self._load.points(at)]
@@ -94,26 +116,47 @@ class SimulatedDriver(InstalledFlows):
         execution = self._history.start(flow.flow_id, "start")
         execution.begin()
         execution.end()
-        self._pulses[flow.flow_id] = Pulse(rate_of(definition_of(flow.flow)), self._age())
+        rate, age = rate_of(definition_of(flow.flow)), self._age()
+        self._pulses[flow.flow_id] = Pulse(rate, age, age, self._failed.get(flow.flow_id, 0))
 
     async def _halt(self, flow: Installed) -> None:
         """Nothing runs, so there is nothing to stop but counting."""
+        self._failed[flow.flow_id] = self._errors(flow.flow_id)
         self._pulses.pop(flow.flow_id, None)
+
+    async def _forget(self, flow_id: str) -> None:
+        self._failed.pop(flow_id, None)
 
 
 @dataclass
 class Pulse:
-    """How often a flow would have run: `rate` a second since the age `counted`."""
+    """How often a flow would have run and failed: `rate` a second since the ages `counted` and `seen`."""
 
     rate: float
     counted: float
+    seen: float
+    failed: int = 0
+    told: int = -1
+    owed: float = 0.0
 
-    def beats(self, age: float) -> int:
-        """Executions since the last call."""
+    def __post_init__(self) -> None:
+        self.told = self.failed
+
+    def take(self, age: float, error_rate: float) -> JsonObject:
+        """Executions and errors since the last call."""
         beats = int(self.rate * (age - self.counted))
         if beats:
             self.counted += beats / self.rate
-        return beats
+        before, self.told = self.told, self.errors(age, error_rate)
+        return {"executions": beats, "errors": self.told - before}
+
+    def errors(self, age: float, error_rate: float) -> int:
+        """All of them, those of the flow's earlier runs too."""
+        self.owed += self.rate * (age - self.seen) * error_rate
+        self.seen, new = age, int(self.owed)
+        self.owed -= new
+        self.failed += new
+        return self.failed
 
 
 def rate_of(definition: JsonObject) -> float:

@@ -25,6 +25,7 @@ class FlowWatch:
 
     def __init__(self, flow_id: str, hear: Hear = nobody, limit: int = LINES_A_SECOND) -> None:
         self.flow_id, self._hear, self._limit = flow_id, hear, limit
+        self.errors = 0
         self._executions = self._errors = 0
         self._second = self._said = self._left_out = 0
 
@@ -34,6 +35,7 @@ class FlowWatch:
 
     def failed(self, node: str, error: Exception) -> None:
         """A node could not deal with a message."""
+        self.errors += 1
         self._errors += 1
         self.say("warning", f"node {node}: {error}", node=node)
 

@@ -89,6 +89,8 @@ bounds AS (
 ), acts AS (
     SELECT l.org_id, date_trunc('hour', l.time, 'UTC') AS hour,
         sum(CASE WHEN l.kind = 'command' THEN 1
+                 -- It had succeeded before, and was counted then.
+                 WHEN l.fields ->> 'error_code' = 'UNHEALTHY' THEN 0
                  WHEN l.kind <> 'deployment.status' THEN CAST(l.fields ->> 'attempt' AS bigint) END) AS commands,
         count(*) FILTER (WHERE l.kind = 'deployment.status' AND l.fields -> 'previous_status' = 'null') AS deployments
     FROM log_entries l CROSS JOIN bounds

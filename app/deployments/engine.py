@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import select
 
 from app import db
-from app.deployments import events, ledger, members, queries, rollout
+from app.deployments import events, health, ledger, members, queries, rollout
 from app.deployments.rollout import Decision, Strategy
 from app.flows.models import FlowVersion
 from app.jobs import enqueue
@@ -61,14 +61,17 @@ def advance(org_id: UUID, deployment_id: UUID) -> list[Batch]:
     claimed: Sequence[Any] = ()
     if decision.dispatch:
         kind = "rollback" if decision.status == "rolling_back" else "install"
-        claimed = queries.claim(
+        taken = queries.claim(
             deployment_id, deployment.flow_id, kind, decision.dispatch, decision.stage, strategy.timeout_seconds
         )
+        claimed = [row for row in taken if row.command_id]
+        if len(claimed) < len(taken):  # what was rejected counts now, and has left its slots
+            enqueue("rollouts.advance", org_id, deployment_id)
     again = queries.redeliver(deployment_id, deployment.flow_id) if decision.redeliver else ()
     return [
         Batch(action, common, commands, strategy.timeout_seconds, fresh, send_before)
         for fresh, rows in ((True, claimed), (False, again))
-        for action, common, commands in _commands(org_id, deployment.flow_id, rows)
+        for action, common, commands in _commands(org_id, deployment, rows)
     ]
 
 
@@ -94,6 +97,9 @@ def _refresh_members(deployment: Any) -> None:
         members.join(deployment)
     queries.expire(deployment.id)
     members.give_up_taken(deployment.id)
+    strategy = Strategy.of(deployment.strategy)
+    if strategy.health and deployment.status in queries.WATCHED:
+        health.judge(deployment.id, deployment.flow_id, strategy.health)
 
 
 def _step(deployment: Any, before: str) -> Decision:
@@ -134,7 +140,10 @@ def begin(deployment: Any) -> bool:
     return found
 
 
-def _commands(org_id: UUID, flow_id: UUID, rows: Sequence[Any]) -> Iterable[tuple[str, dict[str, Any], list[Command]]]:
+def _commands(
+    org_id: UUID, deployment: Any, rows: Sequence[Any]
+) -> Iterable[tuple[str, dict[str, Any], list[Command]]]:
+    flow_id, forced = deployment.flow_id, {"force": True} if deployment.force else {}
     by_version: dict[int | None, list[Command]] = defaultdict(list)
     for row in rows:
         before = {"version": row.installed, "content_hash": row.content_hash} if row.installed else None
@@ -145,7 +154,7 @@ def _commands(org_id: UUID, flow_id: UUID, rows: Sequence[Any]) -> Iterable[tupl
         if number is None:
             yield "remove_flow", {"flow_id": str(flow_id)}, commands
         else:
-            yield "deploy_flow", versions[number], commands
+            yield "deploy_flow", {**versions[number], **forced}, commands
 
 
 def _versions(org_id: UUID, flow_id: UUID, numbers: list[int]) -> dict[int, dict[str, Any]]:

@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from app import db
+from app.devices import drift
 from config.settings import settings
 
 _CLOSE = text("""
@@ -31,16 +32,21 @@ SELECT e.org_id, e.device_id, d.flow_id, e.version,
         ORDER BY p.installed_at DESC LIMIT 1) END, e.deployment_id)
 FROM executions e JOIN deployments d ON d.id = e.deployment_id
 WHERE e.id = ANY (CAST(:ids AS uuid[])) AND e.device_id IS NOT NULL
+RETURNING CASE WHEN EXISTS (
+    SELECT FROM shadows s WHERE s.device_id = installations.device_id AND s.drift <> '{}') THEN device_id END
 """)
 
 
 def record(execution_ids: list[UUID]) -> None:
     """Write into the ledger what these executions have made their devices run.
 
-    What a rollback restores is again its former deployment's, which may then be rolled back in its turn.
+    What a rollback restores is again its former deployment's, which may then be rolled back in its turn. Where a flow
+    had drifted, it runs now as it was deployed.
     """
     db.session.execute(_CLOSE, {"ids": execution_ids})
-    db.session.execute(_RECORD, {"ids": execution_ids})
+    drifting = [one for one in db.session.scalars(_RECORD, {"ids": execution_ids}) if one]
+    if drifting:
+        drift.refresh(drifting)
 
 
 _ADD_ROLLBACKS = text("""

@@ -77,6 +77,7 @@ class DryRunTotals(Schema):
     busy = fields.Integer(metadata={"description": "have to do with other deployments", "example": 0})
     missing_node_types = fields.Integer(metadata={"description": "lack a node type of the flow", "example": 0})
     node_types_unknown = fields.Integer(metadata={"description": "report no list of node types", "example": 10})
+    health_unknown = fields.Integer(metadata={"description": "report no health of their flows", "example": 10})
     left_out_disabled = fields.Integer(metadata={"description": "meant, but disabled; no targets", "example": 0})
 
 

@@ -49,6 +49,8 @@ class Deployment(Tenant, Base):
     approved_by: Mapped[str | None]
     approved_at: Mapped[datetime | None]
     start_when_approved: Mapped[bool] = mapped_column(server_default=false(), default=False)
+    # Devices install it again although they have it: what runs there may be something else.
+    force: Mapped[bool] = mapped_column(server_default=false(), default=False)
     # When the reconciler looks at it next, whether or not a job was delivered; null: nothing can become due.
     next_check_at: Mapped[datetime | None]
 
@@ -119,6 +121,8 @@ class Execution(Tenant, Base):
     previous_version: Mapped[int | None]
     error: Mapped[str | None]
     error_code: Mapped[str | None]
+    # healthy, unhealthy, unknown (it reports none); null: not judged (yet).
+    health: Mapped[str | None]
     queued_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]

@@ -1,14 +1,14 @@
 """What a deployment would do if it started now. Nothing is stored."""
 
-from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Subquery, Text, and_, case, cast, func, literal, select
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy import ColumnElement, Subquery, Text, and_, func, literal, literal_column, select
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from app import db
 from app.billing import quotas
+from app.deployments import preflight
 from app.deployments.models import Deployment, Execution, Installation
 from app.devices import status
 from app.devices.models import Connection, Device, Shadow
@@ -60,6 +60,7 @@ def _totals(found: Subquery) -> Any:
         number(found.c.busy_with.is_not(None)).label("busy"),
         number(func.cardinality(found.c.missing_node_types) > 0).label("missing_node_types"),
         number(found.c.missing_node_types.is_(None)).label("node_types_unknown"),
+        number(~found.c.tells_health).label("health_unknown"),
     )
 
 
@@ -78,11 +79,16 @@ def _targets(org_id: UUID, flow_id: UUID, version: int, meant: ColumnElement[boo
             literal(version).label("to_version"),
             func.coalesce(installed == version, False).label("already_installed"),
             _busy_with().label("busy_with"),
-            _missing(_node_types(org_id, flow_id, version)).label("missing_node_types"),
+            _missing().label("missing_node_types"),
+            func.coalesce(func.jsonb_typeof(Shadow.reported["flows"]) == "object", False).label("tells_health"),
         )
         .select_from(Device)
         .outerjoin(Connection, and_(Connection.org_id == Device.org_id, Connection.device_id == Device.id))
         .outerjoin(Shadow, and_(Shadow.org_id == Device.org_id, Shadow.device_id == Device.id))
+        .join(
+            FlowVersion,
+            and_(FlowVersion.org_id == org_id, FlowVersion.flow_id == flow_id, FlowVersion.number == version),
+        )
         .where(meant)
         .subquery()
     )
@@ -104,26 +110,7 @@ def _busy_with() -> Any:
     )
 
 
-def _node_types(org_id: UUID, flow_id: UUID, version: int) -> list[str]:
-    query = select(FlowVersion.definition).where(
-        FlowVersion.org_id == org_id, FlowVersion.flow_id == flow_id, FlowVersion.number == version
-    )
-    definition = db.session.scalar(query) or {}
-    return sorted({str(node["type"]) for node in definition.get("nodes", [])})
-
-
-def _missing(needed: Sequence[str]) -> Any:
-    """Types that the device does not have, by the list that it reports in its shadow; null: it reports none.
-
-    The list's items are names, or objects with a ``type``, as ``get_node_types`` answers them.
-    """
-    reported = Shadow.reported["node_types"]
-    item = func.jsonb_array_elements(reported, type_=JSONB).column_valued("item")
-    name = case(
-        (func.jsonb_typeof(item) == "object", item.op("->>")("type")),
-        else_=item.op("#>>")(cast(literal("{}"), ARRAY(Text))),
-    )
-    wanted = func.unnest(cast(literal(list(needed)), ARRAY(Text))).column_valued("wanted")
-    known = select(name).where(name.is_not(None)).correlate(Shadow)
-    lacking = func.array(select(wanted).where(wanted.not_in(known)).order_by(wanted).scalar_subquery())
-    return case((func.jsonb_typeof(reported) == "array", lacking), else_=None)
+def _missing() -> Any:
+    """Types that the device does not have, by the list that it reports; null: it reports none."""
+    sql = preflight.lacking("shadows.reported->'node_types'", "flow_versions.node_types")
+    return literal_column(f"({sql})", ARRAY(Text))

@@ -5,15 +5,17 @@ they leave. Time is always the database's ``now()``. Row-level security keeps ea
 """
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
 
 from app import db
+from app.deployments.preflight import REJECTED, lacking, words
 from app.deployments.rollout import ALL_STAGES, EXECUTION_STATES, FINAL, Decision, State, Strategy
 from app.deployments.state import StageState
-from app.deployments.strategy import standing
+from app.deployments.strategy import Health, standing
 from config.settings import settings
 
 NOT_SENT_PAUSE = 2  # seconds until a command that no gateway took is tried again
@@ -26,7 +28,7 @@ _MAY_RETRY = (
 _BACKOFF = "CAST(d.strategy->>'retry_backoff_seconds' AS float8) * 2 ^ (e.attempt - 1)"
 
 _LOCK = text("""
-SELECT id, org_id, flow_id, version, status, strategy, target, started_at FROM deployments
+SELECT id, org_id, flow_id, version, status, strategy, target, force, started_at FROM deployments
 WHERE id = :deployment FOR UPDATE
 """)
 
@@ -56,6 +58,7 @@ def expire(deployment_id: UUID) -> None:
     db.session.execute(_EXPIRE, {"deployment": deployment_id})
 
 
+_UNJUDGED = "e.state IN ('succeeded', 'already_installed') AND e.health IS NULL"
 _STANDING = text("""
 SELECT d.status, d.strategy, d.acknowledged_failures, d.started_at, d.schedule_at, d.current_stage, d.cause,
     coalesce(CAST(d.target->>'dynamic' AS boolean), false) AS dynamic, now() AS now,
@@ -75,6 +78,9 @@ SELECT e.state, sign(e.stage - :stage) AS stage, count(*) AS number, count(c.dev
     ) - now()) AS due_in,
     min(e.device_name || ': ' || left(coalesce(e.error, e.state), 200))
         FILTER (WHERE e.state IN ('failed', 'timed_out', 'rejected')) AS failure,
+    count(*) FILTER (WHERE {_UNJUDGED}) AS watched, count(*) FILTER (WHERE e.health = 'unknown') AS unreported,
+    min(e.finished_at) FILTER (WHERE {_UNJUDGED}) AS watched_first,
+    max(e.finished_at) FILTER (WHERE {_UNJUDGED}) AS watched_last,
     count(*) FILTER (WHERE e.attempt > 0) AS notified,
     count(*) FILTER (WHERE e.sent_at > now() - interval '1 minute') AS sent_lately,
     extract(epoch FROM min(e.sent_at) FILTER (WHERE e.sent_at > now() - interval '1 minute')
@@ -84,6 +90,8 @@ LEFT JOIN connections c ON e.state = 'queued' AND e.stage <= :stage AND c.device
 WHERE e.deployment_id = :deployment AND e.kind = :kind
 GROUP BY e.state, sign(e.stage - :stage)
 """)
+WATCHED = ("in_progress", "scheduled", "paused")
+"""In these the health of what was installed is still of interest."""
 ROLLING_BACK = ("rolling_back", "rolled_back", "rollback_failed")
 
 
@@ -99,6 +107,9 @@ def snapshot(deployment_id: UUID) -> State:
     }
     rows = db.session.execute(_SNAPSHOT, values).all()
     here = {one.state: one.number for one in rows if one.stage == 0}
+    totals = _totals(rows)
+    if row.status in WATCHED and strategy.health:
+        totals |= _watched(rows, strategy.health, row.now, totals["due_in"])
     return State(
         status=row.status,
         strategy=strategy,
@@ -107,18 +118,35 @@ def snapshot(deployment_id: UUID) -> State:
         started=row.started_at is not None,
         starts_at=row.schedule_at,
         dynamic=row.dynamic,
-        stage=StageState(row.current_stage, here, row.stage_acknowledged, row.stage_succeeded_at),
+        stage=StageState(
+            row.current_stage, here, row.stage_acknowledged, row.stage_succeeded_at, totals.pop("watched_here", 0)
+        ),
         window=standing(strategy.maintenance_windows, row.now),
         cause=row.cause,
-        **_totals(rows),
+        **totals,
     )
+
+
+def _watched(rows: Sequence[Any], health: Health, now: datetime, due_in: float | None) -> dict[str, Any]:
+    """What is watched for its health; the next of it to be judged is due then, if nothing else is before."""
+    seen = [row for row in rows if row.watched]
+    if not seen:
+        return {}
+    watch = timedelta(seconds=health.for_seconds)
+    judged_in = (min(row.watched_first for row in seen) + watch - now).total_seconds()
+    return {
+        "watched": sum(row.watched for row in seen),
+        "watched_here": sum(row.watched for row in seen if row.stage == 0),
+        "watched_until": max(row.watched_last for row in seen) + watch,
+        "due_in": judged_in if due_in is None else min(due_in, judged_in),
+    }
 
 
 def _totals(rows: Sequence[Any]) -> dict[str, Any]:
     counts: dict[str, int] = {}
     for row in rows:
         counts[row.state] = counts.get(row.state, 0) + row.number
-    summed = ("online", "ready", "overdue", "notified", "sent_lately")
+    summed = ("online", "ready", "overdue", "notified", "sent_lately", "unreported")
     return {
         "counts": counts,
         "reserved": sum(row.number for row in rows if row.state == "queued" and row.stage > 0),
@@ -205,7 +233,7 @@ def next_stage(deployment_id: UUID) -> None:
 _ONE_CLAIMER = text("SELECT pg_advisory_xact_lock(hashtextextended(current_setting('app.org_id'), 42))")
 _CLAIM = text(f"""
 WITH due AS (
-    SELECT e.id, route.gateway, now_there.version AS installed, now_there.content_hash
+    SELECT e.id, e.device_id, e.version, route.gateway, now_there.version AS installed, now_there.content_hash
     FROM executions e
     JOIN LATERAL (
         SELECT c.gateway FROM connections c JOIN devices v ON v.id = c.device_id AND v.disabled_at IS NULL
@@ -223,22 +251,40 @@ WITH due AS (
     ORDER BY e.stage, e.id
     LIMIT :number
     FOR UPDATE OF e SKIP LOCKED
+), met AS (
+    SELECT due.*, {lacking("has.list", "needs.list")} AS lacks
+    FROM due
+    LEFT JOIN LATERAL (
+        SELECT s.reported->'node_types' AS list FROM shadows s
+        WHERE s.device_id = due.device_id OFFSET 0) has ON true
+    LEFT JOIN LATERAL (
+        SELECT v.node_types AS list FROM flow_versions v
+        WHERE v.flow_id = :flow AND v.number = due.version OFFSET 0) needs ON true
+), judged AS (
+    SELECT met.*, coalesce(cardinality(lacks), 0) = 0 AS fit FROM met
 )
 UPDATE executions e SET
-    state = 'in_progress', attempt = e.attempt + 1, command_id = gen_random_uuid(), error = NULL, error_code = NULL,
-    started_at = coalesce(e.started_at, now()), sent_at = now(), next_attempt_at = NULL,
-    previous_version = CASE WHEN e.kind = 'install' AND e.attempt = 0 THEN due.installed ELSE e.previous_version END,
-    lease_until = now() + make_interval(secs => :timeout), redeliver_at = now() + make_interval(secs => :redeliver)
-FROM due
-WHERE e.id = due.id
-RETURNING e.device_id, e.command_id, e.version, due.gateway, due.installed, due.content_hash,
-    nextval('rollout_turns') AS turn
+    state = CASE WHEN j.fit THEN 'in_progress' ELSE 'rejected' END,
+    error = CASE WHEN NOT j.fit THEN {words("j.lacks")} END,
+    error_code = CASE WHEN NOT j.fit THEN '{REJECTED}' END,
+    finished_at = CASE WHEN NOT j.fit THEN now() END,
+    attempt = e.attempt + CAST(j.fit AS int), next_attempt_at = NULL,
+    command_id = CASE WHEN j.fit THEN gen_random_uuid() END,
+    started_at = coalesce(e.started_at, CASE WHEN j.fit THEN now() END),
+    sent_at = CASE WHEN j.fit THEN now() ELSE e.sent_at END,
+    previous_version = CASE WHEN e.kind = 'install' AND e.attempt = 0 THEN j.installed ELSE e.previous_version END,
+    lease_until = CASE WHEN j.fit THEN now() + make_interval(secs => :timeout) END,
+    redeliver_at = CASE WHEN j.fit THEN now() + make_interval(secs => :redeliver) END
+FROM judged j
+WHERE e.id = j.id
+RETURNING e.device_id, e.command_id, e.version, j.gateway, j.installed, j.content_hash,
+    CASE WHEN j.fit THEN nextval('rollout_turns') END AS turn
 """)
 
 
 def claim(deployment_id: UUID, flow_id: UUID, kind: str, number: int, stage: int, timeout: float) -> Sequence[Any]:
     """Take up to ``number`` queued executions, of stages up to ``stage``, whose devices can be reached and have nothing
-    else in flight.
+    else in flight. Those of devices that lack a node type are rejected: their rows come without a ``command_id``.
 
     Claims of one organization take turns, so that each sees what the others have in flight; the unique index would
     refuse a second command for a device anyhow. What a device ran before is noted at its first attempt.

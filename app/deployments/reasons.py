@@ -27,7 +27,7 @@ def _running(state: State) -> str:
         because = f" because {state.cause}" if state.cause else ""
         return f"rolling back{because}: {_progress(state)}" if state.counts else f"rolling back{because}"
     if not state.open:
-        return _idle(state)
+        return _watching(state) if state.watched else _idle(state)
     if not state.in_progress and not state.ready:
         return _waiting(state)
     if not state.in_progress and state.budget == 0:
@@ -40,9 +40,19 @@ def _idle(state: State) -> str:
     return _list([f"running: {_progress(state)}", "devices that come to match will join" if state.dynamic else ""])
 
 
+def _watching(state: State) -> str:
+    until = f"until {_moment(state.watched_until)}" if state.watched_until else ""
+    words = f"watching the health of {_devices(state.watched)} {until}".rstrip()
+    return _list([f"{words}: {state.succeeded} of {state.total} done", _some(state.failed, "failed"), _silent(state)])
+
+
+def _silent(state: State) -> str:
+    return _some(state.unreported, "without a report of their health")
+
+
 def _waiting(state: State) -> str:
     parts = [_some(state.offline, f"of {state.total} devices offline")]
-    parts += [_some(state.online, "to be tried again")]
+    parts += [_some(state.online, "to be tried again"), _some(state.watched, "watched for their health")]
     if state.soaked_at is not None:
         next_one = f"stage {state.stage.number + 2} of {len(state.strategy.stages)} begins {_moment(state.soaked_at)}"
         return f"waiting: {_list([next_one, *parts])}"
@@ -53,7 +63,8 @@ def _progress(state: State) -> str:
     parts = [f"{state.succeeded} of {state.total} done", _some(state.in_progress, "in progress")]
     parts += [_some(state.failed, "failed"), _some(state.offline, "offline")]
     parts += [_some(state.online - state.ready, "to be tried again"), _some(state.ready, "next")]
-    parts += [_some(state.reserved, "in later stages"), _left(state)]
+    parts += [_some(state.watched, "watched for their health")]
+    parts += [_some(state.reserved, "in later stages"), _left(state), _silent(state)]
     return _list(parts)
 
 
@@ -64,7 +75,7 @@ def _paused(state: State) -> str:
 
 
 def _succeeded(state: State) -> str:
-    parts = [f"{state.succeeded} of {state.total} devices", _some(state.failed, "failed"), _left(state)]
+    parts = [f"{state.succeeded} of {state.total} devices", _some(state.failed, "failed"), _left(state), _silent(state)]
     return f"succeeded: {_list(parts)}"
 
 

@@ -1,7 +1,8 @@
 """What a deployment does next, and how it says so. Pure: plain data in, a decision out.
 
-Timeouts and retries have been written down before (``queries.expire``); the rules here follow in the order
-failure threshold, all done, paused, maintenance window, stage complete and next stage, dispatch.
+Timeouts, retries and the health of what was installed have been written down before (``queries.expire``,
+``health.judge``); the rules here follow in the order failure threshold, all done, paused, maintenance window, stage
+complete and next stage, dispatch.
 A rollback is not held back by stages, rates or windows: it restores what ran before, as fast as slots allow.
 """
 
@@ -105,7 +106,7 @@ def _nothing_to_drive(state: State) -> Decision | None:
 
 def _failure(state: State) -> Decision | None:
     """Stop sending while it would matter; with nothing left to send, the end decides (a dynamic one has no end)."""
-    if not state.running or not (state.queued or state.dynamic):
+    if not state.running or not (state.queued or state.dynamic or _would_undo(state)):
         return None
     cause = why_stopped(state)
     if cause is None:
@@ -116,16 +117,23 @@ def _failure(state: State) -> Decision | None:
     return _stop(state, status, cause)
 
 
+def _would_undo(state: State) -> bool:
+    """Whether it need not be awaited how the rest fares: what is watched would be left or taken back anyhow."""
+    return state.watched > 0 and state.strategy.on_failure != "pause"
+
+
 def _stop(state: State, status: str, cause: str) -> Decision:
     """End by itself. What is queued is left alone, so the sentence is about what remains."""
     counts = {**state.counts, "queued": 0, "canceled": state.count("canceled") + state.queued}
-    stopped = replace(state, counts=counts if status == "failed" else {}, cause=cause, online=0, ready=0, reserved=0)
+    stopped = replace(
+        state, counts=counts if status == "failed" else {}, cause=cause, online=0, ready=0, reserved=0, watched=0
+    )
     check_in = CHECK_SOONEST if status == "rolling_back" else _check_while_running(stopped)
     return replace(_become(stopped, status, check_in=check_in), cause=cause)
 
 
 def _complete(state: State) -> Decision | None:
-    if state.open or (state.dynamic and state.status != "rolling_back"):
+    if state.open or state.watched or (state.dynamic and state.status != "rolling_back"):
         return None
     if state.status == "rolling_back":
         return _become(state, "rollback_failed" if state.failed else "rolled_back")
@@ -186,7 +194,7 @@ def _become(state: State, status: str, *, dispatch: int = 0, check_in: float | N
 
 def _check(state: State) -> float:
     """Seconds until time alone may change something."""
-    latest = CHECK_READY if state.ready else CHECK_RUNNING if state.in_progress else CHECK_OFFLINE
+    latest = CHECK_READY if state.ready else CHECK_RUNNING if state.in_progress or state.watched else CHECK_OFFLINE
     checks = [latest, state.due_in]
     if state.status != "rolling_back":
         checks += [state.frees_in if state.ready else None, _window_changes_in(state)]
@@ -195,7 +203,7 @@ def _check(state: State) -> float:
 
 
 def _check_while_running(state: State) -> float | None:
-    if not state.in_progress:
+    if not state.in_progress and not state.watched:
         return None
     return _soonest(CHECK_RUNNING, state.due_in)
 

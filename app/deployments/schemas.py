@@ -130,6 +130,23 @@ class WindowCreate(Schema):
     )
 
 
+class HealthCreate(Schema):
+    """What installed flows must show before a stage counts as succeeded, by `flows` of the reported shadow."""
+
+    max_errors = fields.Integer(
+        required=True,
+        strict=True,
+        validate=validate.Range(0, 2**31 - 1),
+        metadata={"description": "of the flow since it was installed; more: the device has failed", "example": 0},
+    )
+    for_seconds = fields.Integer(
+        required=True,
+        strict=True,
+        validate=validate.Range(1, 3600),
+        metadata={"description": "so long it must run, from its installation on", "example": 120},
+    )
+
+
 def _rising_to_100(stages: list[int]) -> None:
     if stages != sorted(set(stages)) or stages[-1:] != [100]:
         raise ValidationError("Must rise from stage to stage, up to 100.")
@@ -186,6 +203,17 @@ class StrategyCreate(Schema):
         metadata={
             "description": "devices are changed only within these; none: at any time",
             "example": [{"days": ["sat", "sun"], "from": "22:00", "to": "04:00", "time_zone": "Europe/Paris"}],
+        },
+    )
+
+    health = fields.Nested(
+        HealthCreate,
+        load_default=None,
+        allow_none=True,
+        metadata={
+            "description": "watch what was installed: a flow that does not run, or has too many errors, is a failure; "
+            "devices that report nothing count as healthy; null: do not watch",
+            "example": {"max_errors": 0, "for_seconds": 120},
         },
     )
 
@@ -310,6 +338,9 @@ class DeploymentSummaryRead(Schema):
     progress = fields.Nested(ProgressRead)
     acknowledged_failures = fields.Integer(metadata={"example": 0})
     approval = fields.Nested(ApprovalRead, allow_none=True, metadata={"description": "null: it needs none"})
+    force = fields.Boolean(
+        metadata={"description": "devices install it again although they have it: a restoration", "example": False}
+    )
     created_by = fields.String(allow_none=True, metadata={"example": "user:ada@example.com"})
     created_at = Time()
     updated_at = Time()
@@ -337,6 +368,11 @@ class ExecutionRead(Schema):
     attempt = fields.Integer(metadata={"example": 1})
     error = fields.String(allow_none=True, metadata={"description": "of the last try", "example": None})
     error_code = fields.String(allow_none=True, metadata={"example": None})
+    health = fields.String(
+        allow_none=True,
+        validate=validate.OneOf(["healthy", "unhealthy", "unknown"]),
+        metadata={"description": "unknown: it reports none; null: not judged, or not yet", "example": "healthy"},
+    )
     version = fields.Integer(
         allow_none=True, metadata={"description": "what it gets; null: the flow is removed", "example": 3}
     )

@@ -41,9 +41,10 @@ def create(
     start: bool = False,
     schedule_at: datetime | None = None,
     approval: dict[str, Any] | None = None,
+    force: bool = False,
 ) -> dict[str, Any]:
     """A new deployment of a published version; ``start`` starts it at once, ``schedule_at`` then; with ``approval``
-    neither before somebody has approved it.
+    neither before somebody has approved it. ``force``: devices install it again although they have it.
 
     Raises NotFound (no such flow), Conflict (never published), ValidationFailed (no such version, no such device) or
     QuotaExceeded.
@@ -61,6 +62,7 @@ def create(
         schedule_at=schedule_at,
         approval_role=approval["role"] if approval else None,
         start_when_approved=start,
+        force=force,
         created_by=actor,
     )
     db.session.add(deployment)

@@ -24,13 +24,15 @@ def count(counts: Mapping[str, int], *states: str) -> int:
 class StageState:
     """The current stage. ``counts``: its executions by state; ``succeeded_at``: when it came up to its threshold.
 
-    ``acknowledged``: its failures that somebody has accepted, which count no more.
+    ``acknowledged``: its failures that somebody has accepted, which count no more; ``watched``: its succeeded ones
+    whose health is still to be judged.
     """
 
     number: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
     acknowledged: int = 0
     succeeded_at: datetime | None = None
+    watched: int = 0
 
     @property
     def failed(self) -> int:
@@ -44,7 +46,7 @@ class StageState:
         return sum(self.counts.values()) - left
 
     def reached(self, percent: int) -> bool:
-        return count(self.counts, *SUCCEEDED) * 100 >= percent * self.members
+        return not self.watched and count(self.counts, *SUCCEEDED) * 100 >= percent * self.members
 
     def out_of_reach(self, percent: int) -> bool:
         """Whether it would not come up to its threshold even if all that is open succeeded."""
@@ -59,7 +61,8 @@ class State:
     now; ``reserved``: queued ones of later stages; ``overdue``: those under way to be sent again; ``due_in``: seconds
     until the next lease, redelivery or retry; ``failure``: one of the failures in words; ``sent_lately``: commands of
     the last minute, the first of which is a minute old in ``frees_in`` seconds; ``notified``: devices that were sent
-    to at all; ``cause``: why it was stopped by itself.
+    to at all; ``cause``: why it was stopped by itself; ``watched``: succeeded ones whose health is still to be judged,
+    the last of them at ``watched_until``; ``unreported``: those judged healthy because they report nothing.
     """
 
     status: str
@@ -82,6 +85,9 @@ class State:
     frees_in: float | None = None
     notified: int = 0
     cause: str | None = None
+    watched: int = 0
+    watched_until: datetime | None = None
+    unreported: int = 0
 
     def count(self, *states: str) -> int:
         return count(self.counts, *states)

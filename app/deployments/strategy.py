@@ -82,6 +82,14 @@ class Rate:
 
 
 @dataclass(frozen=True)
+class Health:
+    """What an installed flow must show for ``for_seconds``: that it runs, with no more than ``max_errors`` errors."""
+
+    max_errors: int
+    for_seconds: int
+
+
+@dataclass(frozen=True)
 class Strategy:
     """How a rollout goes on. Times in seconds; the backoff doubles each time; ``stages``: cumulative percent."""
 
@@ -98,12 +106,15 @@ class Strategy:
     min_executed: int = 1
     on_failure: str = "pause"
     maintenance_windows: tuple[Window, ...] = ()
+    health: Health | None = None
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> "Strategy":
         known = {one.name: stored[one.name] for one in fields(cls) if one.name in stored}
         if known.get("exponential_rate"):
             known["exponential_rate"] = Rate(**known["exponential_rate"])
+        if known.get("health"):
+            known["health"] = Health(**known["health"])
         known["stages"] = tuple(known.get("stages") or (100,))
         known["maintenance_windows"] = tuple(Window.of(one) for one in known.get("maintenance_windows") or ())
         return cls(**known)

@@ -58,8 +58,13 @@ class DeviceKey(Tenant, Base):
 
 
 class Shadow(Tenant, Base):
+    """``drift``: ``{flow_id: time}``, the flows that differ from what was deployed, and since when."""
+
     __tablename__ = "shadows"
-    __table_args__ = (device_reference(),)
+    __table_args__ = (
+        device_reference(),
+        Index("ix_shadows_drift", "org_id", postgresql_where=text("drift <> '{}'")),
+    )
 
     device_id: Mapped[UUID] = mapped_column(primary_key=True)
     version: Mapped[int] = mapped_column(BigInteger, server_default="0", default=0)
@@ -67,6 +72,7 @@ class Shadow(Tenant, Base):
     reported: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"), default=dict)
     desired_times: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"), default=dict)
     reported_times: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"), default=dict)
+    drift: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"), default=dict)
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

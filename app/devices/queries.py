@@ -5,7 +5,22 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, String, Text, and_, cast, func, literal_column, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    String,
+    Text,
+    and_,
+    cast,
+    exists,
+    func,
+    literal_column,
+    not_,
+    or_,
+    select,
+    text,
+)
 
 from app import db
 from app.devices import status
@@ -65,15 +80,25 @@ def one(query: Select[Any], device_id: UUID) -> Row[Any]:
     return row
 
 
-def filtered(query: Select[Any], *, state: str | None, tags: Sequence[str], q: str | None) -> Select[Any]:
-    """Only devices of that status, with all of those tags, that ``q`` is found in."""
+def filtered(
+    query: Select[Any], *, state: str | None, tags: Sequence[str], q: str | None, drift: bool | None
+) -> Select[Any]:
+    """Only devices of that status, with all of those tags, that ``q`` is found in, where a flow drifts or none does."""
     if state is not None:
         query = query.where(status.expression() == state)
     if tags:
         query = query.where(Device.tags.contains(list(tags)))
     if q is not None:
         query = query.where(_found_in(q))
+    if drift is not None:
+        query = query.where(drifts() if drift else not_(drifts()))
     return query
+
+
+def drifts() -> ColumnElement[bool]:
+    """Whether a flow on the device differs from what was deployed."""
+    mine = (Shadow.org_id == Device.org_id, Shadow.device_id == Device.id)
+    return exists().where(*mine, Shadow.drift != text("'{}'"))
 
 
 def live_status(org_id: UUID) -> Select[Any]:

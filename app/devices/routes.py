@@ -8,15 +8,16 @@ from flask.views import MethodView
 from app import limits
 from app.api import PREFIX, Blueprint
 from app.auth.roles import Role
-from app.deployments import listing
+from app.deployments import listing, restoring
 from app.deployments.listing_schemas import LedgerQuery, LedgerRead
+from app.deployments.schemas import DeploymentRead
 from app.devices import provisioning, service, shadows
 from app.devices.schemas import (
     DeviceCreate,
     DeviceCreated,
+    DeviceDetailRead,
     DevicePage,
     DeviceQuery,
-    DeviceRead,
     DeviceStatus,
     DeviceUpdate,
     Provisioned,
@@ -25,8 +26,12 @@ from app.devices.schemas import (
     ShadowUpdate,
 )
 from app.errors import NotFound, Unauthorized
+from app.flows.models import Flow
+from app.flows.schemas import FlowAdopt, FlowRead
 from app.organizations.access import current, public, requires
 from app.pagination import Page, page_of
+from app.replay import commit_before_waiting
+from app.tunnel import queries as tunnel
 from config.settings import settings
 
 blp = Blueprint("devices", __name__, description="The fleet: register, provision and watch devices, keep their shadows")
@@ -73,14 +78,14 @@ def provision(data: dict[str, Any]) -> Any:
 @blp.route("/devices/<uuid:device_id>")
 class DeviceById(MethodView):
     @requires(Role.VIEWER)
-    @blp.response(200, DeviceRead)
+    @blp.response(200, DeviceDetailRead)
     def get(self, device_id: UUID) -> Any:
         """Show a device."""
         return service.describe(current.org, device_id)
 
     @requires(Role.OPERATOR)
     @blp.arguments(DeviceUpdate)
-    @blp.response(200, DeviceRead)
+    @blp.response(200, DeviceDetailRead)
     def put(self, data: dict[str, Any], device_id: UUID) -> Any:
         """Change a device's name, type, tags or metadata, disable or enable it."""
         return service.update(current.org, device_id, **data)
@@ -128,6 +133,35 @@ class Ledger(MethodView):
     def get(self, query: dict[str, Any], device_id: UUID) -> Page:
         """List what has run on a device when, and by which deployment, newest first."""
         return listing.of_device(current.org, device_id, **query)
+
+
+@blp.route("/devices/<uuid:device_id>/flows/<uuid:flow_id>/adopt")
+class Adopted(MethodView):
+    @requires(Role.OPERATOR, beside=tunnel.route_beside)
+    @blp.arguments(FlowAdopt, required=False)
+    @blp.response(200, FlowRead)
+    @blp.errors(409, 501, 502, 503, 504)
+    def post(self, data: dict[str, Any], device_id: UUID, flow_id: UUID) -> Flow:
+        """Take over what a device runs instead of what was deployed: it becomes the flow's draft.
+
+        409 `VERSION_CONFLICT` when the draft has changes that are not published, unless `overwrite`; `INVALID_STATE`
+        when nothing differs.
+        """
+        route = tunnel.route(current.beside)
+        return restoring.adopt(current.org, device_id, flow_id, route, release=commit_before_waiting, **data)
+
+
+@blp.route("/devices/<uuid:device_id>/flows/<uuid:flow_id>/restore")
+class Restored(MethodView):
+    @requires(Role.OPERATOR, beside=tunnel.route_beside)
+    @blp.response(202, DeploymentRead)
+    @blp.errors(402, 409)
+    def post(self, device_id: UUID, flow_id: UUID) -> dict[str, Any]:
+        """Deploy again what a device had instead of what it runs: a deployment to this device alone.
+
+        It waits while the device is offline. 409 `INVALID_STATE` when nothing differs.
+        """
+        return restoring.restore(current.org, current.actor, device_id, flow_id, tunnel.route(current.beside))
 
 
 def _speaks_of_itself(device_id: UUID) -> None:

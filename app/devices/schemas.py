@@ -45,6 +45,9 @@ class DeviceQuery(PageQuery):
         validate=validate.Length(1, 200),
         metadata={"description": "text in name, tags or serial number, or the beginning of the id", "example": "pump"},
     )
+    drift = fields.Boolean(
+        metadata={"description": "true: only devices where a flow differs from what was deployed; false: only others"}
+    )
     sort = fields.String(
         metadata={
             "description": "name, created_at, updated_at, last_seen_at, status or id; a leading - reverses",
@@ -89,6 +92,28 @@ class DeviceRead(Schema):
     connected_at = Time(allow_none=True, metadata={"description": "when its newest tunnel was opened"})
     created_at = Time()
     updated_at = Time()
+
+
+class DriftRead(Schema):
+    """A flow that differs on the device from what was deployed there."""
+
+    flow_id = fields.UUID(metadata={"example": DEVICE_ID})
+    flow_name = fields.String(metadata={"example": "Temperature watch"})
+    deployed_version = fields.Integer(metadata={"example": 3})
+    deployed_hash = fields.String(metadata={"example": "9f86d081884c7d65"})
+    running_hash = fields.String(
+        allow_none=True, metadata={"description": "null: it is not there any more", "example": "60303ae22b998861"}
+    )
+    running_status = fields.String(allow_none=True, metadata={"example": "running"})
+    since = Time(metadata={"description": "when the device told so first"})
+
+
+class DeviceDetailRead(DeviceRead):
+    """A device, and where it differs from what was deployed."""
+
+    drift = fields.List(
+        fields.Nested(DriftRead), metadata={"description": "by what it reports as `flows` in its shadow"}
+    )
 
 
 class DeviceCreated(DeviceRead):

@@ -5,11 +5,12 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, Row, Select, delete, false, func, or_, select, true
+from sqlalchemy import ColumnElement, Select, delete, false, func, or_, select, true
 
 from app import db, journal
 from app.billing import quotas
 from app.devices import bounds, queries, shadow, status
+from app.devices import drift as drifting
 from app.devices.models import Connection, Device, DeviceKey, Shadow
 from app.errors import NotFound
 from app.jobs import enqueue
@@ -64,18 +65,21 @@ def list_devices(
     status: str | None = None,
     tag: Sequence[str] = (),
     q: str | None = None,
+    drift: bool | None = None,
 ) -> Page:
     """A page of devices. Raises ValidationFailed.
 
-    ``tag``: all of them; ``q``: in name, tags or serial number, or how the id begins.
+    ``tag``: all of them; ``q``: in name, tags or serial number, or how the id begins; ``drift``: whether a flow
+    there differs from what was deployed.
     """
-    query = queries.filtered(queries.described(org_id), state=status, tags=tag, q=q)
+    query = queries.filtered(queries.described(org_id), state=status, tags=tag, q=q, drift=drift)
     return paginate(query, limit=limit, offset=offset, sort=sort, by=queries.sortable(), default="-created_at")
 
 
-def describe(org_id: UUID, device_id: UUID) -> Row[Any]:
-    """A device with all fields of its answer. Raises NotFound."""
-    return queries.one(queries.described(org_id), device_id)
+def describe(org_id: UUID, device_id: UUID) -> dict[str, Any]:
+    """A device with all fields of its answer, and where it differs from what was deployed. Raises NotFound."""
+    row = queries.one(queries.described(org_id), device_id)
+    return {**row._mapping, "drift": drifting.of_device(device_id)}
 
 
 def live_status(org_id: UUID, device_id: UUID) -> dict[str, Any]:
@@ -91,7 +95,7 @@ def live_status(org_id: UUID, device_id: UUID) -> dict[str, Any]:
     }
 
 
-def update(org_id: UUID, device_id: UUID, **changes: Any) -> Row[Any]:
+def update(org_id: UUID, device_id: UUID, **changes: Any) -> dict[str, Any]:
     """Change the fields given (``metadata`` is replaced whole). Disabling closes the tunnel.
 
     Raises NotFound, TooLarge and ValidationFailed.

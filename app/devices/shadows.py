@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import select
 
 from app import clock, db, journal
-from app.devices import bounds, shadow
+from app.devices import bounds, drift, shadow
 from app.devices.models import Shadow
 from app.devices.shadow import Document
 from app.errors import NotFound, VersionConflict
@@ -40,15 +40,17 @@ def update(
     row = _row(org_id, device_id, lock=True)
     if version is not None and version != row.version:
         raise VersionConflict("the shadow has changed meanwhile", current_version=row.version)
-    before, fault, moment = row.desired, row.reported.get("error"), clock.now()
+    before, said, moment = row.desired, row.reported, clock.now()
     for name, patch in (("desired", desired), ("reported", reported)):
         if patch is not None:
             _write(row, name, patch, clock.rfc3339(moment), only_clear=by_device and name == "desired")
-    if row.reported.get("error") and row.reported["error"] != fault:
+    if row.reported.get("error") and row.reported["error"] != said.get("error"):
         _note_error(row)
     row.version += 1
     row.updated_at = moment
     db.session.flush()
+    if reported is not None and "flows" in reported:
+        drift.reported(device_id, said, row.reported)
     if not shadow.equal(before, row.desired):
         enqueue("tunnel.push_shadow", org_id, device_id)
     return _document(row) | ({} if client_token is None else {"client_token": client_token})

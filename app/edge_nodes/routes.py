@@ -10,7 +10,6 @@ from flask.views import MethodView
 from app.api import Blueprint
 from app.auth.roles import Role
 from app.edge_nodes import schemas, service
-from app.errors import NotBuilt
 from app.organizations.access import current, requires
 from app.replay import commit_before_waiting
 from app.tunnel import queries
@@ -64,9 +63,8 @@ class EditorUrl(MethodView):
     @blp.response(200, schemas.EditorUrl)
     @blp.errors(*DEVICE_ERRORS)
     def get(self, device_id: UUID) -> Response:
-        """Get the URL of a device's editor."""
-        service.reach(queries.route(current.beside))
-        raise NotBuilt("the remote editor is not available in this release")
+        """Get a URL that opens a device's editor in a browser, once and within a minute."""
+        return jsonify(service.editor_url(current.identity, device_id, queries.route(current.beside)))
 
 
 @blp.route("/edge-nodes/<uuid:device_id>/flows")

@@ -7,6 +7,10 @@ from uuid import UUID
 from sqlalchemy import text
 
 from app import db
+from app.auth.identity import Identity
+from app.clock import rfc3339
+from app.edge_nodes.editor import origin as editors
+from app.edge_nodes.editor import sessions
 from app.errors import (
     AppError,
     BadDeviceResponse,
@@ -56,6 +60,16 @@ def ask(
     except Unsent:
         raise ServiceUnavailable("the message bus is briefly unavailable", outcome="unknown") from None
     return _data(answer, reached)
+
+
+def editor_url(who: Identity, device_id: UUID, route: Route | None) -> dict[str, Any]:
+    """``{"url", "state", "expires_at"}``: a link to the device's editor, for whoever asks. Raises as ``ask`` does, and
+    EditorNotConfigured."""
+    if "http_proxy" not in reach(route).capabilities:
+        raise NotSupportedByDevice("the device's agent offers no editor")
+    origin = editors.url_of(device_id)
+    ticket, expires_at = sessions.create(who, device_id)
+    return {"url": f"{origin}/__edgeflow/open?ticket={ticket}", "state": "ready", "expires_at": rfc3339(expires_at)}
 
 
 def reach(route: Route | None) -> Route:

@@ -44,6 +44,11 @@ def content_hash(definition: dict[str, Any]) -> str:
     return hashlib.sha256(canonical(definition)).hexdigest()
 
 
+def node_types(definition: dict[str, Any]) -> list[str]:
+    """The types of its nodes, sorted: a device's runtime must have all of them."""
+    return sorted({str(node["type"]) for node in definition.get("nodes", [])})
+
+
 def _plain(value: Any) -> Any:
     """PostgreSQL writes 1e2 as 100 and -0.0 as 0.0; so that the hash survives it, whole floats count as integers."""
     if isinstance(value, dict):

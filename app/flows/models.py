@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ForeignKeyConstraint, Index, UniqueConstraint, func
+from sqlalchemy import ForeignKeyConstraint, Index, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base, Tenant
@@ -49,5 +49,7 @@ class FlowVersion(Tenant, Base):
     name: Mapped[str]
     definition: Mapped[dict[str, Any]]
     content_hash: Mapped[str]
+    # Which a device's runtime must have; sorted.
+    node_types: Mapped[list[str]] = mapped_column(server_default=text("'{}'"), default=list)
     published_by: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

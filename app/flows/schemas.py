@@ -83,6 +83,16 @@ class FlowUpdate(Schema):
     definition = Definition()
 
 
+class FlowAdopt(Schema):
+    overwrite = fields.Boolean(
+        load_default=False,
+        truthy={True},
+        falsy={False},
+        metadata={"description": "lose what the draft has that is not published", "example": False},
+    )
+    name = _name()
+
+
 class FlowQuery(PageQuery):
     status = fields.String(validate=validate.OneOf(["draft", "published"]), metadata={"example": "published"})
     q = Text(validate=validate.Length(max=200), metadata={"description": "part of the name", "example": "temp"})

@@ -8,8 +8,9 @@ from sqlalchemy.orm import defer
 
 from app import db
 from app.billing import quotas
+from app.devices import drift
 from app.errors import NotFound
-from app.flows.definition import content_hash
+from app.flows.definition import content_hash, node_types
 from app.flows.models import Flow, FlowVersion
 from app.pagination import Page, paginate
 
@@ -89,6 +90,7 @@ def publish(org_id: UUID, actor: str, flow_id: UUID) -> Flow:
         name=flow.name,
         definition=flow.definition,
         content_hash=flow.content_hash,
+        node_types=node_types(flow.definition),
         published_by=actor,
     )
     db.session.add(version)
@@ -101,6 +103,7 @@ def delete(org_id: UUID, flow_id: UUID) -> None:
     """Delete a flow with its versions. Raises NotFound. Whether a deployment uses it is the caller's to ask."""
     db.session.delete(lock(org_id, flow_id))
     db.session.flush()
+    drift.forget(flow_id)
 
 
 def versions(org_id: UUID, flow_id: UUID, *, limit: int, offset: int, sort: str | None = None) -> Page:

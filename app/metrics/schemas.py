@@ -92,6 +92,9 @@ class MetricsRead(Schema):
         values=fields.Integer(),
         metadata={"description": "by status", "example": {"online": 9, "offline": 1}},
     )
+    devices_drifting = fields.Integer(
+        metadata={"description": "where a flow differs from what was deployed", "example": 1}
+    )
     flows = fields.Integer(metadata={"example": 3})
     deployments = fields.Integer(metadata={"example": 12})
     commands = fields.Integer(metadata={"example": 240})

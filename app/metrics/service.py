@@ -11,8 +11,8 @@ from sqlalchemy import Row, func, select
 from app import db
 from app.clock import rfc3339
 from app.deployments.models import Deployment
+from app.devices import drift, status
 from app.devices import service as devices
-from app.devices import status
 from app.devices.models import Connection, Device
 from app.errors import ValidationFailed
 from app.flows.models import Flow
@@ -73,6 +73,7 @@ def summary(org_id: UUID) -> Answer:
     names = select(Series.name).where(Series.org_id == org_id).distinct().order_by(Series.name)
     return {
         "devices": {row.status: row.number for row in db.session.execute(states)},
+        "devices_drifting": drift.count(org_id),
         "flows": db.session.scalar(select(func.count()).where(Flow.org_id == org_id)),
         "deployments": db.session.scalar(select(func.count()).where(Deployment.org_id == org_id)),
         "commands": int(commands or 0),

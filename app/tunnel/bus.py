@@ -11,7 +11,8 @@ import structlog
 from app.redis import pipe
 from app.tunnel.hub import hub
 from app.tunnel.link import channel
-from app.tunnel.protocol import Answer
+from app.tunnel.protocol import Answer, Frame
+from app.tunnel.streams import Stream
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ def send_many(
     ]
     taken = dict(zip(by_gateway, pipe().call_many(messages), strict=True))
     return {command.id for command in commands if not taken[command.gateway]}
+
+
+def open_stream(device_id: UUID, gateway: str, request: Frame) -> Stream:
+    """Ask a device's editor (``exchange.Exchange.open``). No transaction may be open."""
+    return hub().streams.open(device_id, gateway, request)
 
 
 def notify(gateway: str, message: dict[str, Any]) -> None:

@@ -76,14 +76,15 @@ class Calls:
         while True:
             pause.wait(WATCH_SECONDS)
             gateways = {one.gateway for one in list(self._waiting.values())} - {self._hub.id}
-            missing = self._dead(gateways)
+            missing = self.dead(gateways)
             for gateway in missing & suspected:  # once may be a gateway that resubscribes
                 for one in list(self._waiting.values()):
                     if one.gateway == gateway:
                         one.settle(protocol.disconnected(sent=True))
             suspected = missing
 
-    def _dead(self, gateways: set[str]) -> set[str]:
+    def dead(self, gateways: set[str]) -> set[str]:
+        """Those of some processes that nobody listens for; none while Redis cannot tell."""
         if not gateways:
             return set()
         started = time.monotonic()

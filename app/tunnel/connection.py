@@ -13,6 +13,7 @@ import structlog
 from app.tunnel import protocol
 from app.tunnel.polling import Poll
 from app.tunnel.protocol import CHANGING, Answer, Connect, Frame
+from app.tunnel.relay import Relay
 from app.tunnel.socket import Closed, TunnelSocket
 
 log = structlog.get_logger("tunnel")
@@ -71,6 +72,7 @@ class Connection:
         self.adapting: set[str] = set()
         self.strange = 0
         self.unstored = Unstored()
+        self.relay = Relay(socket)
         self.poll: Poll | None = None
         """Set for a device that sends no telemetry of its own."""
         self._lock = threading.Lock()
@@ -166,6 +168,7 @@ class Connection:
             self._changing = None
         for one in orphans:
             one.settle(protocol.disconnected(sent=one.sent))
+        self.relay.lost()
 
     def push_shadow(self, version: int, desired: dict[str, Any], delta: dict[str, Any]) -> None:
         """Tell a v2 device its newest shadow: one that still waits in the outbox is replaced, not followed."""

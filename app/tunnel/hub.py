@@ -19,9 +19,11 @@ from app.tunnel.admission import AWAY, Admission
 from app.tunnel.answers import Answers, Origin
 from app.tunnel.calls import Calls
 from app.tunnel.connection import Connection, Deliver
+from app.tunnel.exchange import Exchange
 from app.tunnel.link import Link, Message
 from app.tunnel.protocol import Answer, Close
 from app.tunnel.queries import Admitted, Departure, Heard
+from app.tunnel.relay import Relay
 from app.tunnel.socket import CLOSE_SECONDS, Closed
 from config.settings import settings
 
@@ -54,7 +56,8 @@ class Hub:
         self._heartbeat = Heartbeat("web", self.process_id)
         self._heartbeat.start()
         self.calls = Calls(self)
-        self.link = Link(self.id, self._receive)
+        self.streams = Exchange(self)
+        self.link = Link(self.id, self._receive, self.streams.cut)
         self._departures: Batcher[Departure] = Batcher(
             "gone", queries.gone, seconds=0.05, most=500, key=lambda one: one[0], passing=AWAY
         )
@@ -108,6 +111,7 @@ class Hub:
     def drain(self) -> None:
         """Before this process ends: tell v2 devices to come back elsewhere in a moment, and close all in order."""
         self.draining = True
+        self.streams.close()
         for connection in self._all():
             self._goodbye(connection)
         deadline = time.monotonic() + CLOSE_SECONDS
@@ -216,6 +220,16 @@ class Hub:
     def _replace(self, connection: Connection) -> None:
         connection.socket.hang_up(Close.REPLACED, "replaced by a newer connection")
 
+    # Streams.
+
+    def relay(self, device_id: UUID) -> Relay | None:
+        """The streams of a device of this process; None of one that is not here."""
+        connection = self._connections.get(device_id)
+        return connection.relay if connection else None
+
+    def relays(self) -> list[Relay]:
+        return [connection.relay for connection in self._sockets()]
+
     # Time.
 
     def _tick(self) -> None:
@@ -322,6 +336,8 @@ _MESSAGES = {
     "kick": Hub._kick,
     "close": Hub._close,
     "shadow": Hub._shadow,
+    "stream": lambda hub, message: hub.streams.arrived(message),
+    "stream_back": lambda hub, message: hub.streams.returned(message),
 }
 
 

@@ -56,6 +56,11 @@ def _response(connection: Connection, frame: Frame) -> None:
         _strange(connection, "response nobody waits for", id=str(frame.get("id"))[:64])
 
 
+def _stream(connection: Connection, frame: Frame) -> None:
+    """Late frames of streams that are over are usual: nobody logs them."""
+    connection.relay.from_device(frame)
+
+
 def _hand_over(connection: Connection, batch_id: object, raw: str) -> None:
     """Have a telemetry frame stored. One that is not taken gets no ``ack``, and so comes again."""
     if "telemetry" not in connection.capabilities:
@@ -112,4 +117,12 @@ _ACTIONS: dict[str, Callable[[Connection], object]] = {
     "get_shadow": _get_shadow,
     "health_check": lambda _connection: {"status": "ok"},
 }
-_FRAMES: dict[str, Callable[[Connection, Frame], None]] = {"ping": _ping, "response": _response, "command": _command}
+_FRAMES: dict[str, Callable[[Connection, Frame], None]] = {
+    "ping": _ping,
+    "response": _response,
+    "command": _command,
+    "http_response": _stream,
+    "chunk": _stream,
+    "credit": _stream,
+    "cancel": _stream,
+}

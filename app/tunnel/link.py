@@ -35,8 +35,9 @@ class Unsent(Exception):
 class Link:
     """Receives on this process's channel in a thread; sends from anywhere."""
 
-    def __init__(self, process: str, receive: Callable[[Message], None]) -> None:
-        self.process, self._receive = process, receive
+    def __init__(self, process: str, receive: Callable[[Message], None], cut: Callable[[], None]) -> None:
+        """``cut`` is called when messages to this process may have been lost."""
+        self.process, self._receive, self._cut = process, receive, cut
         self._subscribed = threading.Event()
         self._unsent: list[_Outgoing] = []
         self._unsent_bytes = 0
@@ -63,6 +64,15 @@ class Link:
         """Publish without waiting. While nobody is there to receive it, or Redis is away, it is tried for a moment."""
         body = orjson.dumps(message, default=str)
         self._publish(_Outgoing(channel(process), body, time.monotonic() + REPOST_SECONDS))
+
+    def tell(self, process: str, message: Message, failed: Callable[[], None]) -> None:
+        """Publish without waiting, once: messages of one process to another come in order, or ``failed`` is called."""
+
+        def told(receivers: Any) -> None:
+            if isinstance(receivers, Exception) or not receivers:
+                failed()
+
+        self._pipe.post("PUBLISH", channel(process), orjson.dumps(message, default=str), told=told)
 
     def _publish(self, outgoing: "_Outgoing") -> None:
         def told(receivers: Any) -> None:
@@ -106,6 +116,7 @@ class Link:
                     subscription.ping()
                 elif message["type"] == "subscribe":
                     self._subscribed.set()
+                    self._cut()  # the library subscribes again by itself when its connection broke
                 elif message["type"] == "message":
                     self._take(message["data"])
 

@@ -1,6 +1,7 @@
 """The tunnel's frames, pure: what the released agent (v1) and ours (v2) send and understand."""
 
 import re
+from base64 import b64encode
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -11,13 +12,19 @@ from app.clock import now, rfc3339
 
 Frame = dict[str, Any]
 
-CAPABILITIES = frozenset({"deploy_flow", "configure", "get_node_types", "dedup", "telemetry"})
+CAPABILITIES = frozenset({"deploy_flow", "configure", "get_node_types", "dedup", "telemetry", "http_proxy"})
 """What this release can use of a v2 agent; the rest of what an agent offers is not accepted."""
 
 CHANGING = frozenset(
     {"create_flow", "update_flow", "delete_flow", "start_flow", "stop_flow", "configure", "deploy_flow", "remove_flow"}
 )
 """Actions that change something on a device: at most one of them is in flight per device."""
+
+WINDOW_BYTES = 256 * 1024
+"""Of a stream, in each direction: what may be under way that the receiver has not said to have taken."""
+CHUNK_BYTES = 32 * 1024
+MAX_STREAMS = 64
+"""Of one connection."""
 
 BEFORE_AUTHENTICATION_BYTES = 4 * 1024
 FRAME_BYTES = 1024 * 1024
@@ -212,6 +219,26 @@ def response(command_id: str, answer: Answer) -> Frame:
 
 def shadow(version: int, desired: dict[str, Any], delta: dict[str, Any]) -> Frame:
     return _stamped("shadow", version=version, desired=desired, delta=delta)
+
+
+def http_request(stream_id: str, request: Frame) -> Frame:
+    """Ask the device's editor. ``request``: ``method``, ``target``, ``headers``, ``body``, ``upgrade``."""
+    return {"type": "http_request", "id": stream_id, **request, "window": WINDOW_BYTES}
+
+
+def chunk(stream_id: str, data: bytes, *, end: bool) -> Frame:
+    """Bytes of a stream, at most ``CHUNK_BYTES``; ``end``: there are no more."""
+    return {"type": "chunk", "id": stream_id, "data": b64encode(data).decode(), "end": end}
+
+
+def credit(stream_id: str, size: int) -> Frame:
+    """So many bytes have been taken, and as many more may come."""
+    return {"type": "credit", "id": stream_id, "bytes": size}
+
+
+def cancel(stream_id: str, code: str, error: str) -> Frame:
+    """The stream is over; both sides forget it."""
+    return {"type": "cancel", "id": stream_id, "code": code, "error": error}
 
 
 def ack(batch_id: str) -> Frame:

@@ -32,6 +32,7 @@ from wsproto.events import (
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from app.errors import ValidationFailed
+from app.tunnel.pace import Pace
 from app.tunnel.protocol import BEFORE_AUTHENTICATION_BYTES, OUTBOX_BYTES, OUTBOX_FRAMES, Close
 
 log = structlog.get_logger(__name__)
@@ -40,7 +41,6 @@ RECEIVE_BYTES = 16 * 1024
 MESSAGES_BEFORE_YIELD = 16
 CLOSE_SECONDS = 2.0
 EVENTS_BEFORE_AUTHENTICATION = 64
-EVENTS_PER_SECOND, EVENTS_BURST = 500, 1_000
 FRAME_OVERHEAD = 64
 TEXT_FRAME = 0x81
 
@@ -61,25 +61,6 @@ def text_frame(text: str) -> bytes:
 
 class Closed(Exception):
     """The WebSocket is closed, or is being closed."""
-
-
-class _Pace:
-    """How many events a peer may send: what it sends faster is read later, so that no peer holds up the others."""
-
-    def __init__(self) -> None:
-        self.total = 0
-        self._debt, self._at = 0.0, time.monotonic()
-
-    def count(self) -> None:
-        self.total += 1
-        self._debt += 1
-
-    def wait(self) -> float:
-        """Seconds until the next read."""
-        moment = time.monotonic()
-        self._debt = max(0.0, self._debt - (moment - self._at) * EVENTS_PER_SECOND)
-        self._at = moment
-        return max(0.0, self._debt - EVENTS_BURST) / EVENTS_PER_SECOND
 
 
 class _NoThread:
@@ -105,11 +86,12 @@ class TunnelSocket(Server):  # type: ignore[misc]
         self.closing_at: float | None = None
         self._messages: deque[str] = deque()
         self._text, self._text_bytes = io.StringIO(), 0
-        self._pace = _Pace()
+        self._pace = Pace()
         self._pinged: tuple[bytes, float] | None = None
         self._pong: Event | None = None
         self._outbox: deque[tuple[Event | bytes | Later, int]] = deque()
         self._outbox_bytes = 0
+        self._bulk: deque[bytes] = deque()
         self._wake = threading.Condition()
         self._writer: threading.Thread | None = None
         super().__init__(environ, thread_class=_NoThread, event_class=_NoEvent)
@@ -147,6 +129,10 @@ class TunnelSocket(Server):  # type: ignore[misc]
         """Let a flood wait in the peer's own buffers."""
         while self.connected and (wait := self._pace.wait()):
             time.sleep(min(wait, 0.25))
+
+    def forgive(self, events: int) -> None:
+        """Do not count so many of the peer's events: what they brought is bounded in another way."""
+        self._pace.forgive(events)
 
     def _receive(self) -> bool:
         try:
@@ -231,6 +217,14 @@ class TunnelSocket(Server):  # type: ignore[misc]
         frame = text_frame(text)
         self._post(frame, len(frame))
 
+    def post_bulk(self, text: str) -> None:
+        """Queue a text frame behind all that ``post`` queues, also later; whoever calls bounds it. Raises Closed."""
+        with self._wake:
+            if self.closing_at is not None:
+                raise Closed(self.close_message)
+            self._bulk.append(text_frame(text))
+            self._wake.notify()
+
     def post_later(self, text: Callable[[], str]) -> None:
         """Queue a frame whose text is made when its turn comes, so that newer state replaces older."""
         self._post(lambda: text_frame(text()), 0)
@@ -294,11 +288,11 @@ class TunnelSocket(Server):  # type: ignore[misc]
         """The writer: ends after a close frame, or when the link is gone."""
         while True:
             with self._wake:
-                while not self._outbox:
+                while not self._outbox and (self.closing_at is not None or not self._bulk):
                     if not self.connected or self.closing_at is not None:
                         return
                     self._wake.wait()
-                item, size = self._outbox.popleft()
+                item, size = self._outbox.popleft() if self._outbox else (self._bulk.popleft(), 0)
             written = self._write(item)
             with self._wake:
                 self._outbox_bytes -= size  # only now: a frame that is being written is still held

@@ -76,12 +76,24 @@ class Link:
         self.send({"type": "command", "id": command_id, "action": action, "payload": payload or {}, "timestamp": now()})
 
 
+def merged(target: Any, patch: Json) -> Json:
+    """A JSON merge patch, as the platform applies it."""
+    result = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merged(result.get(key), value) if isinstance(value, dict) else value
+    return result
+
+
 @dataclass
 class Cloud:
     """`async with Cloud() as cloud`; knows devices by key, codes by hardware, and one shadow per device.
 
     Telemetry is taken if `hello` accepts it: `stored` has each batch once, by id, as it came first; `acks` says whether
-    it is acknowledged, and `arrivals` lists the ids of all that came, over whatever connection.
+    it is acknowledged, and `arrivals` lists the ids of all that came, over whatever connection. `unfit`: a key of
+    reported state that is refused.
     """
 
     keys: dict[str, str] = field(default_factory=dict)
@@ -90,6 +102,7 @@ class Cloud:
     refuse: tuple[int, str] | None = None
     silent: bool = False
     rest_failures: list[int] = field(default_factory=list)
+    unfit: str = ""
     shadows: dict[str, Json] = field(default_factory=dict)
     rest_calls: list[tuple[str, str, Any]] = field(default_factory=list)
     dials: int = 0
@@ -100,6 +113,7 @@ class Cloud:
     async def __aenter__(self) -> "Cloud":
         self.links: dict[str, Link] = {}
         self.history: list[Link] = []
+        self.connects: list[Json] = []
         self._arrived = asyncio.Condition()
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=4096)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
@@ -184,6 +198,8 @@ class Cloud:
         device_id = path.split("/")[4]
         if self.keys.get(headers.get("x-api-key", "")) != device_id:
             return 401, {"error": "unknown key", "code": "UNAUTHORIZED", "status": 401}
+        if method == "PUT" and self.unfit in body["reported"]:
+            return 413, {"error": "too large", "code": "PAYLOAD_TOO_LARGE", "status": 413}
         return 200, self._put(device_id, body) if method == "PUT" else self.shadow(device_id)
 
     def _create(self, headers: dict[str, str]) -> tuple[int, Json]:
@@ -203,7 +219,7 @@ class Cloud:
 
     def _put(self, device_id: str, body: Json) -> Json:
         shadow = self.shadow(device_id)
-        shadow["reported"] |= body["reported"]
+        shadow["reported"] = merged(shadow["reported"], body["reported"])
         shadow["delta"] = {k: v for k, v in shadow["desired"].items() if shadow["reported"].get(k) != v}
         shadow["metadata"]["reported"] = dict.fromkeys(shadow["reported"], now())
         shadow["version"] += 1
@@ -232,6 +248,8 @@ class Cloud:
             self.stored.setdefault(frame["id"], frame)
             if self.acks:
                 link.send({"type": "ack", "id": frame["id"], "timestamp": now()})
+        if frame["type"] == "connect":
+            self.connects.append(frame)
         if frame["type"] != "connect" or self.silent:
             return
         if self.refuse or self.keys.get(frame["api_key"]) != frame["device_id"]:

@@ -61,3 +61,11 @@ def test_alerts() -> None:
     found = figures("alerts", devices=40, rules=40, ticks=2, durable=False)
     assert found["alerts: begun in it"]["value"] > 0
     assert found["alerts: tick of 40 rules over 40 devices, median"]["target"] == "<= 3"
+
+
+def test_editor() -> None:
+    found = figures("editor", megabytes=3, seconds=0.5, rounds=1, durable=False)
+    for name in ("editor", "editor.across"):
+        assert found[f"{name}.commands_p99_ratio"]["target"] == "<= 3"
+        assert found[f"{name}.mb_per_second"]["value"] > 0.1
+    assert found["editor.web_growth_mb"]["value"] >= 0

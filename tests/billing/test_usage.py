@@ -119,6 +119,7 @@ def test_commands_deployments_and_points_are_counted_in_their_hour(org: UUID) ->
     for when in (0, 3599.999, 3600):
         note(org, when, "command", action="list_flows", outcome="ok")
     note(org, 7200, "execution.succeeded", attempt=3)
+    note(org, 7200, "execution.failed", attempt=3, error_code="UNHEALTHY")
     note(org, 7200, "execution.canceled", attempt=0)
     note(org, 7200, "auth.signed_in")
     note(org, 10, "deployment.status", status="created", previous_status=None)

@@ -16,7 +16,7 @@ def test_a_deployment_is_created_with_its_defaults(api: Any, org: UUID) -> None:
     assert (made["reason"], made["allowed_actions"]) == ("created: not started", ["start", "cancel"])
     assert made["strategy"] == {
         "stages": [100], "success_threshold": 100, "soak_seconds": 0, "max_per_minute": None, "exponential_rate": None,
-        "maintenance_windows": [], "max_in_flight": 50, "timeout_seconds": 300,
+        "maintenance_windows": [], "health": None, "max_in_flight": 50, "timeout_seconds": 300,
         "retries": 2, "retry_backoff_seconds": 60,
         "failure_threshold": 10, "min_executed": 1, "on_failure": "pause",
     }  # fmt: skip

@@ -177,7 +177,7 @@ def test_a_dry_run_tells_what_would_happen_and_stores_nothing(api: Any, org: UUI
     assert rows(org) == before
     assert told["totals"] == {
         "targets": 4, "offline": 1, "already_installed": 1, "version_changes": 1, "first_installations": 2, "busy": 1,
-        "missing_node_types": 1, "node_types_unknown": 2, "left_out_disabled": 1,
+        "missing_node_types": 1, "node_types_unknown": 2, "health_unknown": 4, "left_out_disabled": 1,
     }  # fmt: skip
     assert (told["dry_run"], told["version"], told["total"]) == (True, 2, 4)
     limit = plans.plan("free").quotas["deployments_per_month"]

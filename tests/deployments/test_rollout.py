@@ -1,10 +1,14 @@
 """What a deployment does next, without a database: tables. The property-based machine is beside this."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from app.deployments.rollout import State, Strategy, decide, outcome
+from app.deployments.strategy import Health
+
+WATCHING = Strategy(health=Health(0, 60))
 
 
 def running(counts: dict[str, int], **fields: Any) -> State:
@@ -54,6 +58,15 @@ def running(counts: dict[str, int], **fields: Any) -> State:
          "canceled: 3 of 10 finished, 2 still in progress"),
         (State("created"), "created", 0, "created: not started"),
         (State("succeeded", counts={"succeeded": 1}), "succeeded", 0, "succeeded: 1 of 1 devices"),
+        # what is watched for its health is not over, and what reports none is told of
+        (running({"succeeded": 3}, watched=2, strategy=WATCHING), "in_progress", 0,
+         "watching the health of 2 devices: 3 of 3 done"),
+        (running({"succeeded": 3, "failed": 1}, watched=2, strategy=WATCHING), "in_progress", 0,
+         "watching the health of 2 devices: 3 of 4 done, 1 failed"),
+        (running({"succeeded": 3}, unreported=1, strategy=WATCHING), "succeeded", 0,
+         "succeeded: 3 of 3 devices, 1 without a report of their health"),
+        (running({"succeeded": 3, "failed": 1}, watched=2, strategy=replace(WATCHING, on_failure="rollback")),
+         "rolling_back", 0, "rolling back because 1 of 4 finished devices failed (25 % > 10 %)"),
         # rolling back knows no threshold
         (State("rolling_back", counts={"queued": 3, "failed": 3}, online=3, ready=3), "rolling_back", 3,
          "rolling back: 0 of 6 done, 3 failed, 3 next"),
@@ -81,6 +94,8 @@ def test_next_step(state: State, status: str, dispatch: int, reason: str) -> Non
         (State("canceled", counts={"in_progress": 1}), 5.0),
         (State("canceled", counts={"canceled": 1}), None),
         (running({"succeeded": 1}), None),
+        (running({"succeeded": 1}, watched=1, due_in=60), 5.0),
+        (State("paused", counts={"queued": 1, "succeeded": 1}, watched=1, due_in=3), 3.0),
     ],
 )
 def test_next_look(state: State, check_in: float | None) -> None:

@@ -13,10 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from app.deployments.rollout import FAILED, FINAL, SUCCEEDED, Decision, State, Strategy, decide, why_stopped
 from app.deployments.state import StageState
-from app.deployments.strategy import Rate, Standing
+from app.deployments.strategy import Health, Rate, Standing
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
-LEASE, RETRY, WINDOW = 300, 60, 1000
+LEASE, RETRY, WINDOW, WATCH = 300, 60, 1000, 90
 RUNNING = ("in_progress", "scheduled")
 LIVE = (*RUNNING, "paused")
 
@@ -29,6 +29,11 @@ class Member:
     retry_at: float = 0
     lease_until: float = 0
     sent_at: float | None = None
+    done_at: float | None = None
+    judged: bool = False
+
+    def become(self, state: str, clock: float) -> None:
+        self.state, self.done_at = state, clock
 
 
 strategies = st.builds(
@@ -42,6 +47,7 @@ strategies = st.builds(
     failure_threshold=st.sampled_from([0, 20, 50, 100]),
     min_executed=st.integers(1, 4),
     on_failure=st.sampled_from(["pause", "abort", "rollback"]),
+    health=st.sampled_from([None, Health(0, WATCH)]),
 )
 
 
@@ -74,6 +80,17 @@ class Fleet(RuleBasedStateMachine):
     def count(self, *states: str, stage: int | None = None) -> int:
         return sum(one.state in states and stage in (None, one.stage) for one in self.members)
 
+    def watched(self, stage: int | None = None) -> list[Member]:
+        """Succeeded ones whose health is not judged yet."""
+        if self.strategy.health is None or self.status not in LIVE:
+            return []
+        return [one for one in self.some(*SUCCEEDED) if not one.judged and stage in (None, one.stage)]
+
+    def judge(self) -> None:
+        for member in self.watched():
+            assert member.done_at is not None
+            member.judged = member.done_at + WATCH <= self.clock
+
     def snapshot(self) -> State:
         members = self.members if self.started else []
         back = self.status in ("rolling_back", "rolled_back", "rollback_failed")
@@ -81,6 +98,7 @@ class Fleet(RuleBasedStateMachine):
         waits = [one.retry_at for one in members if one.state == "queued" and one.retry_at > self.clock]
         lately = [sent for sent in self.sent if sent > self.clock - 60]
         waits += [one.lease_until for one in members if one.state == "in_progress"]
+        waits += [one.done_at + WATCH for one in self.watched() if one.done_at is not None]
         here = [one.state for one in members if one.stage == self.stage]
         return State(
             self.status,
@@ -95,19 +113,25 @@ class Fleet(RuleBasedStateMachine):
             started=self.started,
             starts_at=self.starts_at,
             stage=StageState(
-                self.stage, {state: here.count(state) for state in here}, self.stage_acknowledged, self.succeeded_at
+                self.stage,
+                {state: here.count(state) for state in here},
+                self.stage_acknowledged,
+                self.succeeded_at,
+                len(self.watched(self.stage)),
             ),
             window=self.window(),
             sent_lately=len(lately),
             frees_in=min(lately) + 60 - self.clock if lately else None,
             notified=sum(one.sent_at is not None for one in members),
             cause=self.cause,
+            watched=len(self.watched()),
         )
 
     def tick(self) -> None:
         for member in self.members:
             if member.state == "in_progress" and member.lease_until <= self.clock:
                 member.state = "timed_out"
+        self.judge()
         for _ in range(50):
             state = self.snapshot()
             self.last = decide(state)
@@ -152,6 +176,7 @@ class Fleet(RuleBasedStateMachine):
             assert self.window().open
             self.stage, self.succeeded_at, self.stage_acknowledged = self.stage + 1, None, 0
         elif decision.stage_succeeded:
+            assert not self.watched(self.stage), "a stage succeeded before the health of its devices was judged"
             self.succeeded_at = self.moment(self.clock)
         elif decision.status == was:
             return False
@@ -201,7 +226,14 @@ class Fleet(RuleBasedStateMachine):
     @rule(how=st.sampled_from([*SUCCEEDED, "succeeded", "succeeded", *FAILED, "removed"]), number=st.integers(1, 5))
     def answer(self, how: str, number: int) -> None:
         for member in self.some("in_progress")[:number]:
-            member.state = how
+            member.become(how, self.clock)
+        self.tick()
+
+    @precondition(lambda self: self.watched())
+    @rule(number=st.integers(1, 3))
+    def fall_ill(self, number: int) -> None:
+        for member in self.watched()[:number]:
+            member.become("failed", self.clock)
         self.tick()
 
     @precondition(lambda self: self.some("in_progress") and self.status in (*LIVE, "rolling_back"))
@@ -241,11 +273,13 @@ class Fleet(RuleBasedStateMachine):
     def over_exactly_when_nothing_is_open(self) -> None:
         if self.started:
             nothing_left = not self.some("queued") and (not self.some("in_progress") or self.status in FINAL)
+            nothing_left = nothing_left and not self.watched()
             assert (self.status in FINAL) == nothing_left
 
     @invariant()
     def looked_at_again_when_time_can_change_something(self) -> None:
         moments = [one.lease_until for one in self.some("in_progress")]
+        moments += [one.done_at + WATCH for one in self.watched() if one.done_at is not None]
         if self.status in RUNNING:
             if not self.started:
                 assert self.last.check_in is not None
@@ -275,7 +309,7 @@ class Fleet(RuleBasedStateMachine):
             for member in self.members:
                 member.online = True
             for member in self.some("in_progress"):
-                member.state = "succeeded"
+                member.become("succeeded", self.clock)
             if self.status == "paused":
                 self.resume()
             self.clock += self.last.check_in or 1
@@ -285,6 +319,20 @@ class Fleet(RuleBasedStateMachine):
 
 TestFleet = Fleet.TestCase
 TestFleet.settings = settings(max_examples=120, stateful_step_count=30, deadline=None)
+
+
+def test_the_machine_would_notice_a_stage_that_does_not_wait_for_health() -> None:
+    """The control: the same machine, and what decides does not know what is watched."""
+
+    class Careless(Fleet):
+        def snapshot(self) -> State:
+            state = super().snapshot()
+            return replace(state, watched=0, stage=replace(state.stage, watched=0))
+
+    machine = Careless()
+    machine.begin(Strategy(stages=(50, 100), health=Health(0, WATCH)), 2, False, None)
+    with pytest.raises(AssertionError, match="health"):
+        machine.answer("succeeded", 1)
 
 
 def test_the_machine_would_notice_a_stage_that_begins_too_early() -> None:

@@ -34,8 +34,9 @@ def test_register(api: Any) -> None:
     assert made["provisioning_code"].startswith("code_")
     assert (made["name"], made["tags"], made["status"]) == ("pump-7", ["north", "pump"], "pending")
     shown = api.get(f"/devices/{made['id']}", expect=200)
-    assert shown == {key: made[key] for key in FIELDS}
-    assert api.get("/devices", expect=200) == {"items": [shown], "total": 1, "limit": 50, "offset": 0}
+    listed = {key: made[key] for key in FIELDS}
+    assert shown == listed | {"drift": []}
+    assert api.get("/devices", expect=200) == {"items": [listed], "total": 1, "limit": 50, "offset": 0}
 
 
 def test_the_key_opens_the_shadow_at_once(app: Any, api: Any) -> None:

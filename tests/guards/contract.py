@@ -90,6 +90,8 @@ GET /deployments/{id}/executions
 GET /deployments/{id}/events
 GET /logs/stream
 GET /devices/{id}/deployments
+POST /devices/{id}/flows/{id}/adopt
+POST /devices/{id}/flows/{id}/restore
 POST /deployments/{id}/cancel
 POST /deployments/{id}/approve
 GET /alerts/{id}/notifications

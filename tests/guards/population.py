@@ -14,6 +14,7 @@ from app.billing import models as billing
 from app.clock import now
 from app.deployments.models import Deployment, Execution, Installation, Stage
 from app.devices.models import Connection, Device, DeviceKey, Shadow
+from app.edge_nodes.editor.models import EditorSession
 from app.flows.models import Flow, FlowVersion
 from app.idempotency import IdempotencyKey
 from app.logs.models import LogEntry
@@ -85,16 +86,32 @@ def _devices(made: Population) -> list[object]:
     db.session.flush()
     return [
         DeviceKey(org_id=org, device_id=device, key_hash=digest(made.device_key)),
-        Shadow(org_id=org, device_id=device, version=1, desired={"interval": 5}),
+        Shadow(
+            org_id=org,
+            device_id=device,
+            version=1,
+            desired={"interval": 5},
+            drift={str(made.flow_id): str(now())},
+            reported={"flows": {str(made.flow_id): {"hash": "0" * 64, "status": "running"}}},
+        ),
         Connection(org_id=org, device_id=device, epoch=1, gateway=str(uuid4()), disconnected_at=now()),
-    ]
+        EditorSession(
+            org_id=org, device_id=device, user_id=made.user_id, ticket_hash=uuid4().bytes, ticket_expires_at=now(),
+            expires_at=now() + timedelta(hours=1),
+        ),
+    ]  # fmt: skip
 
 
 def _flows(made: Population) -> list[object]:
     org, flow, content = made.org_id, made.flow_id, hashlib.sha256(b"flow").hexdigest()
     db.session.add(Flow(id=flow, org_id=org, name="f", definition=DEFINITION, content_hash=content, latest_version=1))
     db.session.flush()
-    return [FlowVersion(org_id=org, flow_id=flow, number=1, name="f", definition=DEFINITION, content_hash=content)]
+    return [
+        FlowVersion(
+            org_id=org, flow_id=flow, number=1, name="f", definition=DEFINITION, content_hash=content,
+            node_types=["inject"],
+        )
+    ]  # fmt: skip
 
 
 def _deployments(made: Population) -> list[object]:
@@ -111,7 +128,14 @@ def _deployments(made: Population) -> list[object]:
         Execution(
             org_id=org, deployment_id=deployment, device_id=device, device_name="pump", state="succeeded", version=1
         ),
-        Installation(org_id=org, device_id=device, flow_id=made.flow_id, version=1, deployment_id=deployment),
+        Installation(
+            org_id=org,
+            device_id=device,
+            flow_id=made.flow_id,
+            version=1,
+            deployment_id=deployment,
+            content_hash=hashlib.sha256(b"flow").hexdigest(),
+        ),
     ]
 
 

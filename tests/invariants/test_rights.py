@@ -16,7 +16,8 @@ from tests.platform import ROOT
 
 # Where the code sees all tenants: sweeps, what gateways write for many devices at once, and tests.
 SYSTEM_MODULES = {
-    "app/billing/events.py", "app/billing/usage.py", "app/journal.py", "app/telemetry/handover.py",
+    "app/billing/events.py", "app/billing/usage.py", "app/edge_nodes/editor/sessions.py", "app/journal.py",
+    "app/telemetry/handover.py",
     "app/telemetry/service.py", "app/tunnel/queries.py", "workers/alerts.py", "workers/billing.py",
     "workers/maintenance.py", "workers/metrics.py", "workers/notifications.py", "workers/rollouts.py",
     "workers/telemetry.py",
@@ -65,7 +66,13 @@ def test_what_sees_across_tenants_is_fixed_and_few() -> None:
         "WHERE prosecdef AND pronamespace = 'public'::regnamespace AND proname NOT LIKE '%_partition%'"
     )
     names = {"identify_session", "identify_api_key", "identify_devices", "identify_provisioning", "identify_invitation"}
-    assert {row.proname for row in found} == {*names, "organizations_of", "find_log_entries", "billing_account_of"}
+    assert {row.proname for row in found} == {
+        *names,
+        "organizations_of",
+        "find_log_entries",
+        "billing_account_of",
+        "identify_editors",
+    }
     assert {row.proowner for row in found} == {"edgeflow_system"}
     assert {tuple(row.proconfig) for row in found} == {("search_path=pg_catalog, pg_temp",)}
 

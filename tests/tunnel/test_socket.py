@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from app.errors import ValidationFailed
+from app.tunnel.pace import EVENTS_BURST, EVENTS_PER_SECOND, Pace
 from app.tunnel.protocol import FRAME_BYTES, OUTBOX_FRAMES, Close
-from app.tunnel.socket import EVENTS_BURST, EVENTS_PER_SECOND, Closed, TunnelSocket, _Pace
+from app.tunnel.socket import Closed, TunnelSocket
 from tests.e2e.conftest import until
 from tests.tunnel.wire import CLOSE, CONTINUATION, PING, PONG, TEXT, Wire, frame, reading, socket_and_wire
 
@@ -152,7 +153,7 @@ def test_a_first_frame_that_dribbles_in_has_five_seconds_in_all() -> None:
 
 
 def test_a_flood_is_read_at_a_pace() -> None:
-    pace = _Pace()
+    pace = Pace()
     for _ in range(EVENTS_BURST):
         pace.count()
     assert pace.wait() == 0
