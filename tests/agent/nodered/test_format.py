@@ -4,7 +4,7 @@ import copy
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.content import content_hash
@@ -13,6 +13,8 @@ from agent.drivers.nodered_reading import definition_from, names_of
 from agent.runtime.definition import FlowError
 from tests.agent.nodered.samples import OWN, TAB, answering
 
+# A busy machine needs more than a second to build its first text; that says nothing of the conversion.
+EXAMPLES = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TYPES = ("inject", "debug", "function", "junction", "mqtt in", "link in", "a module/odd type")
 KEYS = st.sampled_from(["func", "rules", "broker", "topic", "outputs", "links", "scope", "d", "info", "ünïcode"])
 SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(-1e9, 1e9) | st.text(max_size=8)
@@ -63,6 +65,7 @@ def as_node_red(objects):
     return {item["id"]: form.canonical(form.comparable(item)) for item in objects}
 
 
+@EXAMPLES
 @given(definitions())
 def test_what_was_not_changed_comes_back_as_it_was_written(definition):
     plan = form.plan("flow-1", "name", definition)
@@ -71,7 +74,7 @@ def test_what_was_not_changed_comes_back_as_it_was_written(definition):
     assert definition_from(running, plan.names, plan) == definition
 
 
-@settings(max_examples=60, deadline=None)
+@EXAMPLES
 @given(definitions(), st.data())
 def test_a_change_by_hand_comes_back_and_leads_to_the_same_in_node_red(definition, data):
     """What is read, deployed again, is what was running; and what nobody touched is as its author wrote it."""
@@ -93,6 +96,7 @@ def test_a_change_by_hand_comes_back_and_leads_to_the_same_in_node_red(definitio
     assert len(kept) >= len(written) - 1
 
 
+@EXAMPLES
 @given(definitions())
 def test_a_tab_whose_past_is_forgotten_still_comes_back_whole(definition):
     plan = form.plan("flow-1", "name", definition)
@@ -103,6 +107,7 @@ def test_a_tab_whose_past_is_forgotten_still_comes_back_whole(definition):
         assert {node["id"] for node in read["nodes"]} == {node["id"] for node in definition["nodes"]}
 
 
+@EXAMPLES
 @given(definitions())
 def test_two_flows_with_the_same_ids_share_none_in_node_red(definition):
     one, other = (form.plan(flow_id, "name", definition) for flow_id in ("flow-1", "flow-2"))
@@ -113,6 +118,7 @@ def test_two_flows_with_the_same_ids_share_none_in_node_red(definition):
     assert all(form.HEX_ID.fullmatch(known) for known in one.by_id)
 
 
+@EXAMPLES
 @given(definitions(), st.integers(0, 9))
 def test_splicing_touches_nothing_else(definition, at):
     plan = form.plan("flow-1", "name", definition)
