@@ -445,6 +445,10 @@ def test_silence_is_waited_for_only_so_long(monkeypatch):
             for flow in flows:
                 await far.over(flow)
                 assert flow.cancel["code"] == "TIMEOUT"
+            monkeypatch.setattr(proxy_stream, "IDLE_SECONDS", 30)  # a body has gone: what is waited for is the head
+            flow = far.open("POST", "/head", body=True)
+            far.chunk(flow, b"all", end=True)
+            assert (await far.over(flow)).cancel["code"] == "TIMEOUT"
             await until(lambda: server.open == 0)
 
     run(work)
