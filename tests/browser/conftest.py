@@ -34,21 +34,28 @@ class House:
     def __init__(self, folder: Path, nodered: NodeRed) -> None:
         self.folder, self.nodered = folder, nodered
         self.platform = Platform(folder, web=2)
+        self.email = f"{uuid4().hex[:12]}@example.com"
+        self.api = httpx.Client(base_url=f"{self.platform.url(1)}/api/v1", timeout=30)
         self._agent: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "House":
+        try:
+            self._move_in()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _move_in(self) -> None:
         self.platform.__enter__()
         registered = self._post("/auth/register", {"email": self.email, "password": PASSWORD, "name": "Ada",
                                                    "organization_name": "Acme"})  # fmt: skip
         self.org = UUID(registered["organization"]["id"])
-        self.api = httpx.Client(
-            base_url=f"{self.platform.url(1)}/api/v1", headers={"X-API-Key": make.api_key(self.org)}, timeout=30
-        )
+        self.api.headers["X-API-Key"] = make.api_key(self.org)
         made = self.api.post("/devices", json={"name": "pump"}).raise_for_status().json()
         self.device_id = made["id"]
         self._start_agent(made["provisioning_code"])
         self.ask("PUT", f"/devices/{self.device_id}/shadow", {"desired": {"report_interval": 1}})
-        return self
 
     def __exit__(self, *_error: object) -> None:
         self.api.close()
@@ -56,8 +63,6 @@ class House:
             self._agent.terminate()
             self._agent.wait(10)
         self.platform.__exit__(None, None, None)
-
-    email = f"{uuid4().hex[:12]}@example.com"
 
     def sign_in(self) -> str:
         """An access token of the owner, of a session of its own."""

@@ -149,6 +149,16 @@ def test_a_ticket_is_for_get_alone(scene: Scene) -> None:
     assert page_of(scene, url).status == 303
 
 
+@pytest.mark.parametrize("header", ["Sec-Purpose", "Purpose"])
+def test_a_browser_that_fetches_links_ahead_does_not_spend_the_ticket(scene: Scene, header: str) -> None:
+    url = ticket_url(scene.operator, scene.device.device_id)
+    address = urlsplit(url)
+    ahead = Tab(scene.tab.port, address.netloc).get(f"{address.path}?{address.query}", (header, "prefetch"))
+    assert ahead.status == 403
+    assert not ahead.all("Set-Cookie")
+    assert page_of(scene, url).status == 303
+
+
 # Cookies
 
 
@@ -260,6 +270,11 @@ def test_a_read_by(scene: Scene, site: str, mode: str, destination: str, allowed
     else:
         assert page.status == 403
         untouched(scene)
+
+
+def test_a_service_worker_that_would_outlive_the_session_is_not_fetched(scene: Scene) -> None:
+    assert scene.tab.get("/worker.js", ("Service-Worker", "script"), ("Sec-Fetch-Dest", "serviceworker")).status == 403
+    untouched(scene)
 
 
 # Other hosts
