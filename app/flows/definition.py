@@ -45,8 +45,13 @@ def content_hash(definition: dict[str, Any]) -> str:
 
 
 def node_types(definition: dict[str, Any]) -> list[str]:
-    """The types of its nodes, sorted: a device's runtime must have all of them."""
-    return sorted({str(node["type"]) for node in definition.get("nodes", [])})
+    """The types of its nodes, sorted: a device's runtime must have all of them.
+
+    But for those that the definition brings itself: Node-RED's subflow ``s1`` makes the type ``subflow:s1``.
+    """
+    nodes = definition.get("nodes", [])
+    own = {f"subflow:{node['id']}" for node in nodes if node["type"] == "subflow"}
+    return sorted({str(node["type"]) for node in nodes} - own)
 
 
 def _plain(value: Any) -> Any:

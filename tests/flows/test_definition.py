@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.flows.definition import MAX_FAULTS, content_hash, faults
+from app.flows.definition import MAX_FAULTS, content_hash, faults, node_types
 
 
 def node(number: int, **more: Any) -> dict[str, Any]:
@@ -74,3 +74,14 @@ def test_same_content_same_hash() -> None:
     assert content_hash({"nodes": []}) == "acf2fa576acb702442f9d0101673354c398db67315c066ca48be8db8e0d2c75b"
     assert content_hash(one) != content_hash({**one, "config": {"a": True}})
     assert content_hash({"nodes": [], "config": {"a": 1}}) != content_hash({"nodes": [], "config": {"a": True}})
+
+
+def test_a_runtime_needs_the_types_of_nodes_but_not_those_that_the_flow_brings_itself() -> None:
+    nodes = [
+        {"id": "s1", "type": "subflow"},
+        {"id": "a", "type": "subflow:s1"},
+        {"id": "b", "type": "subflow:elsewhere"},
+        {"id": "c", "type": "inject"},
+        {"id": "d", "type": "inject"},
+    ]
+    assert node_types({"nodes": nodes}) == ["inject", "subflow", "subflow:elsewhere"]
