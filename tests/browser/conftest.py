@@ -118,9 +118,12 @@ class House:
             time.sleep(0.1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """Debian's, or whatever is called so; Playwright's own download is not needed."""
+    """Debian's, or whatever is called so; Playwright's own download is not needed.
+
+    No longer than for one module: its event loop runs in this thread, where tests after it want to run their own.
+    """
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if not path:
         pytest.skip("no Chromium here (Debian: apt-get install chromium)")
