@@ -279,7 +279,7 @@ def test_the_summary(org: UUID, api: Any, devices: list[UUID], lines: list[int])
     make.organization("Other")
     assert api.get("/metrics", expect=200) == {
         "devices": {"pending": 3}, "flows": 0, "deployments": 0, "commands": 4, "points_stored": 10,
-        "names": ["cpu.usage_percent", NAME],
+        "devices_drifting": 0, "names": ["cpu.usage_percent", NAME],
     }  # fmt: skip
 
 

@@ -88,11 +88,13 @@ WITH over AS (
     SELECT i.id, i.actor, i.ended FROM identify_editors(CAST(:hashes AS bytea[])) i
     WHERE i.ended <> '' AND NOT i.noted AND i.opened
 ) {_END}""")
+# Not those just used: the process that holds their streams ends them within a second, and knows their last bytes.
 _END_ALL = text(f"""
 WITH over AS (
     SELECT i.id, i.actor, i.ended
     FROM editor_sessions e CROSS JOIN LATERAL identify_editors(ARRAY[e.cookie_hash]) i
     WHERE e.opened_at IS NOT NULL AND e.closed_at IS NULL AND i.id = e.id AND i.ended <> ''
+      AND e.last_used_at < now() - interval '30 seconds'
 ) {_END}""")
 
 
