@@ -94,7 +94,7 @@ WITH over AS (
     SELECT i.id, i.actor, i.ended
     FROM editor_sessions e CROSS JOIN LATERAL identify_editors(ARRAY[e.cookie_hash]) i
     WHERE e.opened_at IS NOT NULL AND e.closed_at IS NULL AND i.id = e.id AND i.ended <> ''
-      AND e.last_used_at < now() - interval '30 seconds'
+      AND e.last_used_at < now() - CASE i.ended WHEN 'idle' THEN interval '32 minutes' ELSE interval '30 seconds' END
 ) {_END}""")
 
 
