@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -22,17 +21,14 @@ from psycopg.pq import TransactionStatus
 from psycopg.waiting import Ready, Wait
 from sqlalchemy import TIMESTAMP, Engine, ForeignKey, Text, TextClause, create_engine, event, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
 from sqlalchemy.schema import MetaData
 
 from app.errors import AppError
+from app.lookups import FRESH_SECONDS, PING_SECONDS, Lookups
 from config.settings import settings
 
 CONNECT_SECONDS = 3
-PING_SECONDS = 2.0  # how long a pooled connection has to show that it lives
-FRESH_SECONDS = 0.5  # what was used within this time is believed to live
-LOOKUP_CONNECTIONS = 4  # each is held for one statement only
 IDLE_SECONDS = 10  # a transaction of a process that stands still holds its locks for no longer
 
 GREENLETS = gevent.monkey.is_module_patched("select")
@@ -119,19 +115,14 @@ def _wait_for_answer(gen: Any, fileno: int, seconds: float) -> Any:
         return done.value
 
 
-def make_engine(url: str, statement_seconds: float, *, lookups: bool = False) -> Engine:
-    """An engine whose connections act as the unprivileged role, whatever login the URL names.
-
-    ``lookups``: its connections are for ``look_up``: each statement is a transaction, so there is none to reset.
-    """
+def make_engine(url: str, statement_seconds: float) -> Engine:
+    """An engine whose connections act as the unprivileged role, whatever login the URL names."""
     engine = create_engine(
         url,
-        pool_size=LOOKUP_CONNECTIONS if lookups else settings().database_pool,
+        pool_size=settings().database_pool,
         max_overflow=0,
         pool_timeout=10,
         pool_pre_ping=True,
-        pool_use_lifo=lookups,
-        pool_reset_on_return=None if lookups else "rollback",
         # As requests are parsed: 1e300 stays a float. As an int it could never be answered (64 bits is JSON's end).
         json_deserializer=orjson.loads,
         connect_args={"connect_timeout": CONNECT_SECONDS, "application_name": "edgeflow"},
@@ -142,12 +133,8 @@ def make_engine(url: str, statement_seconds: float, *, lookups: bool = False) ->
 
     @event.listens_for(engine, "connect")
     def become_app(connection: Any, _record: Any) -> None:
-        connection.autocommit = True
-        connection.execute("SET ROLE edgeflow_app")
-        connection.execute("SET TIME ZONE 'UTC'")
-        connection.execute(f"SET statement_timeout = '{statement_seconds}s'")
-        connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
-        connection.autocommit = lookups
+        _become_app(connection, statement_seconds)
+        connection.autocommit = False
 
     @event.listens_for(engine, "checkout")
     def be_patient(connection: Any, _record: Any, _proxy: Any) -> None:
@@ -172,12 +159,34 @@ def _ping_the_idle(dialect: Any) -> None:
     dialect.do_ping = do_ping
 
 
+def _become_app(connection: Any, statement_seconds: float) -> None:
+    connection.autocommit = True
+    connection.execute("SET ROLE edgeflow_app")
+    connection.execute("SET TIME ZONE 'UTC'")
+    connection.execute(f"SET statement_timeout = '{statement_seconds}s'")
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
+
+
+def _make_lookups(made: Engine, statement_seconds: float) -> Lookups:
+    """As the engine's own connections, with a transaction for each statement."""
+    arguments, options = made.dialect.create_connect_args(made.url)
+
+    def connect() -> BoundedConnection:
+        connection = BoundedConnection.connect(
+            *arguments, **options, connect_timeout=CONNECT_SECONDS, application_name="edgeflow"
+        )
+        _become_app(connection, statement_seconds)
+        return connection
+
+    return Lookups(connect, statement_seconds + 1)
+
+
 def _connect(_dialect: Any, _record: Any, arguments: Any, options: Any) -> BoundedConnection:
     return BoundedConnection.connect(*arguments, **options)
 
 
 _maker = sessionmaker(expire_on_commit=False)
-_lookups: Engine | None = None
+_lookups: Lookups | None = None
 _unit = threading.local()
 
 
@@ -194,7 +203,9 @@ def configure(url: str, statement_seconds: float | None = None) -> Engine:
     seconds = statement_seconds or settings().database_timeout
     engine = make_engine(url, seconds)
     _maker.configure(bind=engine)
-    _lookups = make_engine(url, seconds, lookups=True)
+    if _lookups is not None:
+        _lookups.close()
+    _lookups = _make_lookups(engine, seconds)
     return engine
 
 
@@ -275,35 +286,13 @@ def unit() -> Iterator[None]:
 def look_up(statement: TextClause, values: dict[str, Any]) -> tuple[Any, ...] | None:
     """The first row of one statement that is a transaction of its own; None without one.
 
-    For what every request asks: without a session, and in one round trip instead of three. What the statement sets for
-    its transaction ends with it. Raises what a session raises.
+    For what every request asks: without a session, in one round trip that it shares with others who ask just now. It
+    may be asked twice, should the connection break. What the statement sets for its transaction ends with it. Raises
+    what a session raises.
     """
     engine()
     assert _lookups is not None
-    held = _lookups.raw_connection()
-    connection: Any = held.dbapi_connection
-    try:
-        row: tuple[Any, ...] | None = connection.execute(
-            _driver_sql(statement), values, prepare=True, binary=True
-        ).fetchone()
-        return row
-    except psycopg.Error as error:
-        lost = bool(connection.closed)
-        if lost:
-            held.invalidate(error)
-        raise DBAPIError.instance(
-            _driver_sql(statement), None, error, psycopg.Error, hide_parameters=True, connection_invalidated=lost
-        ) from error
-    except BaseException as error:  # a greenlet that is ended in its wait: the answer would reach the next one
-        held.invalidate(error)
-        raise
-    finally:
-        held.close()
-
-
-@cache
-def _driver_sql(statement: TextClause) -> str:
-    return str(statement.compile(dialect=engine().dialect))
+    return _lookups.ask(statement, values)
 
 
 def as_json(value: Any) -> str:
@@ -314,6 +303,7 @@ def as_json(value: Any) -> str:
 def pool_status() -> dict[str, int]:
     """Connections in use and open, for the operators' metrics."""
     engine()
-    pools: list[Any] = [bound.pool for bound in (_maker.kw["bind"], _lookups) if bound is not None]
-    in_use = sum(pool.checkedout() for pool in pools)
-    return {"in_use": in_use, "open": in_use + sum(pool.checkedin() for pool in pools)}
+    pool: Any = _maker.kw["bind"].pool
+    asking = _lookups.status() if _lookups else {"in_use": 0, "open": 0}
+    in_use = pool.checkedout() + asking["in_use"]
+    return {"in_use": in_use, "open": pool.checkedout() + pool.checkedin() + asking["open"]}
