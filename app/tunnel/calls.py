@@ -54,7 +54,9 @@ class Calls:
             elif not self._publish(gateway, command):
                 return protocol.offline()
             waiting.done.wait(timeout + GRACE_SECONDS)
-            return waiting.answer or protocol.timed_out(sent=True)
+            answer = waiting.answer or protocol.timed_out(sent=True)
+            structlog.contextvars.bind_contextvars(command_id=command_id, outcome=(answer.code or "ok")[:100])
+            return answer
         finally:
             del self._waiting[command_id]
 

@@ -144,7 +144,7 @@ class Hub:
 
         def count(given: Answer) -> None:
             answer = v1.understood(given) if connection.protocol == 1 else given
-            _observe(connection, command, answer, time.monotonic() - started)
+            self._observe(connection, command, answer, time.monotonic() - started)
             deliver(answer)
 
         if v1.adapted(connection, action):
@@ -153,6 +153,17 @@ class Hub:
             count(protocol.unsupported(f"the device's agent does not offer {action}"))
         else:
             connection.ask(command_id, action, payload, timeout, count, request_id=command["rid"])
+
+    def _observe(self, connection: Connection, command: Message, answer: Answer, seconds: float) -> None:
+        outcome = (answer.code or "ok")[:100]
+        # Devices choose their own codes; as a label each would be a series of its own for ever.
+        _counter(command["action"], outcome if outcome in OUR_CODES or answer.ok else "DEVICE_ERROR").inc()
+        # A caller of this process tells it in the line of his own request.
+        tell = log.debug if command.get("from") == self.id else log.info
+        tell("command", action=command["action"], outcome=outcome, ms=round(seconds * 1000),
+             device_id=str(connection.device_id), command_id=command["id"], request_id=command["rid"])  # fmt: skip
+        if command["t"] == "command":  # those of many devices are a rollout's, whose executions tell it
+            journal.later(_told(connection, command, outcome, round(seconds * 1000)))
 
     def _receive(self, message: Message) -> None:
         """A message on this process's channel."""
@@ -290,23 +301,6 @@ class Hub:
 
     def _sockets(self) -> list[Connection]:
         return [*self._connections.values(), *self._replaced]
-
-
-def _observe(connection: Connection, command: Message, answer: Answer, seconds: float) -> None:
-    outcome = (answer.code or "ok")[:100]
-    # Devices choose their own codes; as a label each would be a series of its own for ever.
-    _counter(command["action"], outcome if outcome in OUR_CODES or answer.ok else "DEVICE_ERROR").inc()
-    log.info(
-        "command",
-        action=command["action"],
-        outcome=outcome,
-        ms=round(seconds * 1000),
-        device_id=str(connection.device_id),
-        command_id=command["id"],
-        request_id=command["rid"],
-    )
-    if command["t"] == "command":  # those of many devices are a rollout's, whose executions tell it
-        journal.later(_told(connection, command, outcome, round(seconds * 1000)))
 
 
 def _told(connection: Connection, command: Message, outcome: str, ms: int) -> journal.Note:

@@ -63,6 +63,10 @@ class Closed(Exception):
     """The WebSocket is closed, or is being closed."""
 
 
+class _Rest(bytes):
+    """The end of a frame whose beginning is sent: it follows, whatever has come in between."""
+
+
 class _NoThread:
     """In place of the library's own reading thread: our handler reads."""
 
@@ -93,6 +97,7 @@ class TunnelSocket(Server):  # type: ignore[misc]
         self._outbox_bytes = 0
         self._bulk: deque[bytes] = deque()
         self._wake = threading.Condition()
+        self._writing = False
         self._writer: threading.Thread | None = None
         super().__init__(environ, thread_class=_NoThread, event_class=_NoEvent)
 
@@ -209,6 +214,8 @@ class TunnelSocket(Server):  # type: ignore[misc]
     def start_writer(self, name: str) -> None:
         """From here on a writer of its own sends what is posted (before, posts are written at once)."""
         self.sock.settimeout(None)
+        # gevent's own would wait, whatever the flags say.
+        self._plain: Any = getattr(self.sock, "_sock", self.sock)
         self._writer = threading.Thread(target=self._write_all, name=f"tunnel-writer-{name}", daemon=True)
         self._writer.start()
 
@@ -275,6 +282,11 @@ class TunnelSocket(Server):  # type: ignore[misc]
         with self._wake:
             if self.closing_at is not None:
                 raise Closed(self.close_message)
+            if isinstance(item, bytes) and not (self._writing or self._outbox or self._bulk):
+                item = self._send_at_once(item)
+                if not item:
+                    return
+                size = len(item) + FRAME_OVERHEAD
             full = self._outbox_bytes + size > OUTBOX_BYTES or len(self._outbox) >= OUTBOX_FRAMES
             if not (full and self._outbox_bytes):
                 self._outbox.append((item, size))
@@ -283,6 +295,20 @@ class TunnelSocket(Server):  # type: ignore[misc]
                 return
         self.abort("outbox full: the device does not read")
         raise Closed(self.close_message)
+
+    def _send_at_once(self, frame: bytes) -> bytes:
+        """What is left for the writer of a frame before which nothing waits: mostly nothing, and nobody need wake.
+
+        The kernel takes what it has room for; nobody waits here. The caller holds the lock.
+        """
+        if self.ws.state is not ConnectionState.OPEN:
+            return b""
+        try:
+            sent = self._plain.send(frame, socket.MSG_DONTWAIT)
+        except OSError:  # no room, or the link is gone: the writer, who waits for the one, finds out about the other
+            return frame
+        self.bytes_out += sent
+        return _Rest(frame[sent:]) if sent else frame
 
     def _write_all(self) -> None:
         """The writer: ends after a close frame, or when the link is gone."""
@@ -293,8 +319,10 @@ class TunnelSocket(Server):  # type: ignore[misc]
                         return
                     self._wake.wait()
                 item, size = self._outbox.popleft() if self._outbox else (self._bulk.popleft(), 0)
+                self._writing = True
             written = self._write(item)
             with self._wake:
+                self._writing = False
                 self._outbox_bytes -= size  # only now: a frame that is being written is still held
             if not written:
                 return
@@ -304,7 +332,7 @@ class TunnelSocket(Server):  # type: ignore[misc]
         try:
             event = item() if callable(item) else item
             if isinstance(event, bytes):
-                if self.ws.state is not ConnectionState.OPEN:
+                if self.ws.state is not ConnectionState.OPEN and not isinstance(event, _Rest):
                     return True
                 data = event
             else:

@@ -3,6 +3,7 @@
 import json
 import math
 import socket
+import threading
 import time
 from collections.abc import Iterator
 
@@ -47,6 +48,34 @@ def test_a_peer_that_does_not_read_is_cut_off_also_by_frames_without_content(pai
     with pytest.raises(Closed):
         post_on()
     assert not tunnel.connected
+
+
+def test_frames_come_whole_and_in_order_to_a_peer_that_reads_in_bursts(pair: Pair) -> None:
+    """What goes at once, what is left of a frame that did not fit, and what waits behind it."""
+    tunnel, wire = pair
+    said = [f"{number} " + "x" * (number * 7919 % 90_000) for number in range(400)]
+    left = list[int]()
+
+    def post() -> None:
+        for text in said:
+            tunnel.post(text)
+            left.append(tunnel._outbox_bytes)
+            while tunnel._outbox_bytes > 100_000:
+                time.sleep(0.001)
+
+    posting = threading.Thread(target=post)
+    posting.start()
+    texts = list[str]()
+    while len(texts) < len(said):
+        if len(texts) % 10 == 0:
+            time.sleep(0.05)
+        opcode, payload = wire.read()
+        assert opcode == TEXT
+        texts.append(payload.decode())
+    posting.join(10)
+    assert texts == said
+    assert 0 in left, "nothing went at once"
+    assert any(left), "nothing waited"
 
 
 def test_fragments_become_one_text_wherever_they_are_cut(pair: Pair) -> None:
