@@ -5,7 +5,7 @@ Devices are not counted by address: a whole fleet may stand behind one, and a va
 """
 
 import time
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import redis
@@ -18,12 +18,14 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
 from app.errors import RateLimited
+from app.permits import Acquire, Permits
 from app.redis import ONCE_MORE, REQUEST_TIMEOUT, pipe
 from config.settings import settings
 
 log = structlog.get_logger(__name__)
 
 AWAY_SECONDS = 1.0  # how long Redis is left alone once it has not answered
+CALLERS = 10_000  # whose permits are remembered
 
 
 def address() -> str:
@@ -49,6 +51,7 @@ limiter = Limiter(key_func=address, strategy="moving-window")
 _local = MovingWindowRateLimiter(MemoryStorage())
 _rule = cache(parse)
 _away_until = 0.0
+_permits: dict[tuple[RateLimitItem, str, str], tuple[Permits, Acquire]] = {}
 
 
 def count_addresses(app: Flask) -> None:
@@ -59,6 +62,7 @@ def count_addresses(app: Flask) -> None:
     """
     app.extensions["limiter"] = {limiter}
     limiter.init_app(app)
+    _permits.clear()
     app.before_request(_count_address)
 
 
@@ -91,11 +95,23 @@ def hit(scope: str, key: str, rule: str) -> None:
 
 
 def _hit_redis(item: RateLimitItem, scope: str, key: str) -> bool:
+    known = _permits.get((item, scope, key))
+    if known is None:
+        if len(_permits) >= CALLERS:
+            _permits.clear()
+        storage: Any = limiter.storage
+        name = storage.prefixed_key(item.key_for(scope, key))
+        known = Permits(item.amount, item.get_expiry()), partial(_acquire, item, name)
+        _permits[item, scope, key] = known
+    permits, acquire = known
+    return permits.use(acquire)
+
+
+def _acquire(item: RateLimitItem, name: str, count: int) -> bool:
     """What the library's strategy does, by its own script, but over the connection that all requests share."""
     storage: Any = limiter.storage
     script = storage.lua_acquire_moving_window
-    name = storage.prefixed_key(item.key_for(scope, key))
-    arguments = (1, name, time.time(), item.amount, item.get_expiry(), 1)
+    arguments = (1, name, time.time(), item.amount, item.get_expiry(), count)
     try:
         return bool(pipe().call("EVALSHA", script.sha, *arguments))
     except redis.exceptions.NoScriptError:
