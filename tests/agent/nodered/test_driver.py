@@ -7,45 +7,12 @@ import json
 import pytest
 
 from agent.content import content_hash
-from agent.drivers.choice import RuntimeOptions
-from agent.drivers.nodered import NodeRedDriver
-from agent.drivers.nodered_format import tab_id
-from agent.protocol import CommandError
+from agent.drivers.nodered_names import tab_id
 from tests.agent.nodered.instance import NodeRed
 from tests.agent.nodered.samples import OWN, SUBFLOW, TAB, answering, order
+from tests.agent.nodered.support import fails, flow_of, own, with_driver
 
 pytestmark = [pytest.mark.xdist_group("nodered"), pytest.mark.slow]
-
-
-def with_driver(nodered, folder, work, settle=0.4, token_file=None):
-    async def run():
-        driver = NodeRedDriver(RuntimeOptions(folder, nodered.url, token_file), settle)
-        await driver.open()
-        try:
-            async with asyncio.timeout(40):
-                return await work(driver)
-        finally:
-            await driver.close()
-
-    return asyncio.run(run())
-
-
-async def flow_of(driver, flow_id="flow-1"):
-    return {flow["id"]: flow for flow in await driver.list_flows()}.get(flow_id)
-
-
-async def fails(code, call):
-    with pytest.raises(CommandError) as caught:
-        await call
-    assert caught.value.code == code
-    return str(caught.value)
-
-
-def own(nodered):
-    """A person's objects as Node-RED has them, and as they are on its disk."""
-    ids = {item["id"] for item in OWN}
-    stored = json.loads((nodered.folder / "flows.json").read_text())
-    return [[json.dumps(item) for item in flows if item["id"] in ids] for flows in (nodered.read()["flows"], stored)]
 
 
 def test_a_flow_runs_as_a_tab_and_is_exchanged_while_all_else_stays_as_it_is(nodered, tmp_path):
