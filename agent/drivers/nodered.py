@@ -4,7 +4,6 @@ What a person made there is listed, read, started and stopped, and never changed
 """
 
 import logging
-from dataclasses import replace
 
 from agent import __version__
 from agent.content import PARTS
@@ -126,12 +125,10 @@ class NodeRedDriver(Driver):
         view = await self._flows.look()
         seen = view.flows.get(order.flow_id)
         if seen and not seen.managed:
-            raise CommandError(INVALID_FLOW, f"{order.flow_id} is a tab that somebody made in Node-RED")
+            raise _hands_off(order.flow_id)
         await self._check_types(plan)
         if seen and await self._is_there(seen, order):
-            if seen.record is None or seen.record.version != order.version:
-                kept = replace(seen.record, version=order.version) if seen.record else record
-                self._flows.settle(kept, order.flow_id)
+            await self._flows.take_over(seen, record)
             return "already_installed"
         try:
             await self._flows.install(record, plan, order.start, view)
@@ -159,7 +156,7 @@ class NodeRedDriver(Driver):
             self._flows.settle(None, flow_id)
             return False
         if not seen.managed:
-            raise CommandError(INVALID_FLOW, f"{flow_id} is a tab that somebody made in Node-RED")
+            raise _hands_off(flow_id)
         await self._flows.remove(flow_id)
         self._say(seen, "removed")
         return True
@@ -189,6 +186,10 @@ class NodeRedDriver(Driver):
         version = "" if record.version is None else f" v{record.version}"
         fields = {"flow_id": record.flow_id, "version": record.version}
         self._hear(level, f"flow {record.name}{version}: {what}", fields)
+
+
+def _hands_off(flow_id: str) -> CommandError:
+    return CommandError(INVALID_FLOW, f"{flow_id} is a tab that somebody made in Node-RED: change it there")
 
 
 def _plan(order: Deployment) -> form.Plan:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from agent.drivers import nodered_format as form
@@ -27,6 +28,13 @@ CONFLICTS = 8
 START_SECONDS = 30.0
 BACK_SECONDS = 60.0
 """So long a Node-RED that went down over a deployment is waited for, to bring back what ran before."""
+
+
+class Busy(CommandError):
+    """Others deploy all the time, so that nothing was sent."""
+
+    def __init__(self) -> None:
+        super().__init__(INTERNAL_ERROR, "somebody else deploys to this Node-RED all the time")
 
 
 class NodeRedFlows:
@@ -80,13 +88,24 @@ class NodeRedFlows:
                 await self._prove(trial, rev, start)
                 if kept:
                     await self._send(lambda there: there.exchanged(record.flow_id, new, plan.full), "nodes")
-        except CommandError:
-            if await self._bring_back(plan, sent or view, rev):
+        except CommandError as error:
+            # What was never sent needs no way back, which might undo what others did meanwhile.
+            unsent = sent is None and isinstance(error, Busy)
+            if unsent or await self._bring_back(plan, sent or view, rev):
                 self.settle(seen.record if seen else None, record.flow_id)
             self._view = None
             raise
         self.settle(record, record.flow_id)
         self._ear.installed(plan)
+
+    async def take_over(self, seen: Seen, record: Record) -> None:
+        """What is there is this record from now on: the same content as another version, or by another name."""
+        known = seen.record
+        if known and (known.version, known.name) == (record.version, record.name):
+            return
+        if known and known.name != record.name and not seen.full:
+            await self._send(lambda there: _called(there, seen.flow_id, record.name), "nodes")
+        self.settle(replace(record, installed_at=known.installed_at) if known else record, seen.flow_id)
 
     async def remove(self, flow_id: str) -> None:
         """Take a flow away, and nothing else."""
@@ -139,7 +158,7 @@ class NodeRedFlows:
                 await asyncio.sleep(0.05 * (attempt + 1))
             finally:
                 self._view = None
-        raise CommandError(INTERNAL_ERROR, "somebody else deploys to this Node-RED all the time")
+        raise Busy
 
     async def _prove(self, trial: Trial, rev: str, start: bool) -> None:
         """Return once it has run for the settling time; raises CommandError with what was wrong."""
@@ -228,6 +247,12 @@ def _with_credentials(old: Seen) -> list[JsonObject]:
 def _merged(objects: list[JsonObject], own: list[JsonObject]) -> list[JsonObject]:
     replaced = {item["id"]: item for item in own}
     return [replaced.get(item["id"], item) for item in objects]
+
+
+def _called(there: View, flow_id: str, name: str) -> list[JsonObject]:
+    """All as it is, but the name on a flow's tab."""
+    tab = _found(there, flow_id).tab
+    return [{**item, "label": name} if item is tab else item for item in there.objects]
 
 
 def _switched(there: View, flow_id: str, off: bool) -> list[JsonObject]:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from agent.commands import ACTIONS, Context
 from agent.drivers.choice import RuntimeOptions
 from agent.drivers.nodered import NodeRedDriver
 from agent.protocol import CommandError
+from agent.settings import Settings
 from tests.agent.nodered.instance import NodeRed
 from tests.agent.nodered.samples import OWN
 
@@ -34,6 +36,12 @@ def with_driver(
             await driver.close()
 
     return asyncio.run(run())
+
+
+async def ask(driver: NodeRedDriver, action: str, **payload: Any) -> Any:
+    """What an action of the tunnel's protocol answers, or the CommandError that it raises."""
+    context = Context(driver, Settings(), None)  # type: ignore[arg-type]  # of a shadow they know nothing
+    return await ACTIONS[action].run(context, payload)
 
 
 async def flow_of(driver: NodeRedDriver, flow_id: str = "flow-1") -> Any:
