@@ -8,7 +8,7 @@ import logging
 from agent import __version__
 from agent.content import PARTS
 from agent.drivers import nodered_format as form
-from agent.drivers.base import Deployment, Driver, JsonObject
+from agent.drivers.base import SILENT, Deployment, Driver, JsonObject
 from agent.drivers.choice import RuntimeOptions
 from agent.drivers.installed import definition_of
 from agent.drivers.nodered_api import NodeRedApi
@@ -17,7 +17,14 @@ from agent.drivers.nodered_events import NodeRedEvents
 from agent.drivers.nodered_flows import NodeRedFlows
 from agent.drivers.nodered_records import Record, Records
 from agent.drivers.nodered_view import Seen
-from agent.protocol import INVALID_FLOW, START_FAILED, UNKNOWN_ACTION, UNSUPPORTED_NODE_TYPE, CommandError
+from agent.protocol import (
+    INVALID_FLOW,
+    RUNTIME_UNAVAILABLE,
+    START_FAILED,
+    UNKNOWN_ACTION,
+    UNSUPPORTED_NODE_TYPE,
+    CommandError,
+)
 from agent.runtime.definition import FlowError
 
 log = logging.getLogger("agent.driver")
@@ -36,6 +43,8 @@ class NodeRedDriver(Driver):
         self._ear = Ear(lambda *said: self._hear(*said), lambda: self._events.drops)
         self._events = NodeRedEvents(self.editor_url, runtime.token, self._ear.heard, self._ear.stopped)
         records = Records(runtime.state_dir / "nodered")
+        self._told: dict[str, int | None] | None = None
+        """The versions of what ran when Node-RED last answered; None: it never did."""
         self._flows = NodeRedFlows(self._api, self._events, self._ear, records, settle)
 
     async def open(self) -> None:
@@ -77,13 +86,26 @@ class NodeRedDriver(Driver):
         }
 
     async def running(self) -> dict[str, JsonObject]:
-        """Of the cloud's flows; a person's own tabs are that person's affair."""
+        """Of the cloud's flows; a person's own tabs are that person's affair.
+
+        A Node-RED that does not answer makes every flow an error whose content is not known.
+        """
+        try:
+            flows = [flow for flow in await self.list_flows() if flow["managed"]]
+        except CommandError as error:
+            if error.code != RUNTIME_UNAVAILABLE:
+                raise
+            return {flow_id: self._silent(flow_id, version) for flow_id, version in self._versions().items()}
+        self._told = {flow["id"]: flow["version"] for flow in flows}
         told = ("version", "status", "errors", "restarts")
-        return {
-            flow["id"]: {"hash": flow["content_hash"], **{key: flow[key] for key in told}}
-            for flow in await self.list_flows()
-            if flow["managed"]
-        }
+        return {flow["id"]: {"hash": flow["content_hash"], **{key: flow[key] for key in told}} for flow in flows}
+
+    def _versions(self) -> dict[str, int | None]:
+        return self._flows.remembered() if self._told is None else self._told
+
+    def _silent(self, flow_id: str, version: int | None) -> JsonObject:
+        errors, restarts = self._ear.counts(flow_id)
+        return {"hash": None, "version": version, "status": "error", "errors": errors, "restarts": restarts}
 
     async def node_types(self) -> list[JsonObject]:
         """Those of the enabled node sets, of structure (tabs, groups, subflows), and the subflows that are there."""
@@ -105,11 +127,18 @@ class NodeRedDriver(Driver):
     async def flow_metrics(self) -> dict[str, JsonObject]:
         return self._ear.figures()
 
+    async def runtime_health(self) -> JsonObject:
+        try:
+            await self._api.state()
+        except CommandError:
+            return dict(SILENT)
+        return await super().runtime_health()
+
     async def health(self) -> JsonObject:
         try:
             told, version = await super().health(), await self._api.version()
         except CommandError as error:
-            runtime = {"name": "Node-RED", **await self.runtime_health()}
+            runtime = {"name": "Node-RED", **SILENT}
             return {"status": "unhealthy", "error": str(error), "version": __version__, "runtime": runtime}
         events = self._events.missing or "connected"
         return {**told, "runtime": {**told["runtime"], "name": "Node-RED", "version": version, "events": events}}

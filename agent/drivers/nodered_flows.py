@@ -67,6 +67,11 @@ class NodeRedFlows:
             return f"{told['error']}: {', '.join(map(_name, missing))}"
         return None if state == "start" else f"its flows are stopped ({state})"
 
+    def remembered(self) -> dict[str, int | None]:
+        """The versions of the flows that were deployed, whether or not Node-RED answers."""
+        records = {flow_id: self._records.of(flow_id, None) for flow_id in self._records.ids()}
+        return {flow_id: record.version for flow_id, record in records.items() if record}
+
     def settle(self, record: Record | None, flow_id: str) -> None:
         """Note on disk what is there of a flow; None: nothing."""
         self._records.settle(record, flow_id)

@@ -337,11 +337,37 @@ def test_a_deployment_that_brings_node_red_down_is_taken_back(nodered, tmp_path)
     with_driver(nodered, tmp_path, work, settle=3.5)
 
 
+def test_flows_of_a_node_red_that_went_down_are_errors_until_it_is_back(nodered, tmp_path):
+    async def work(driver):
+        await driver.deploy(order(answering("one")))
+        before = await driver.running()
+        nodered.stop()
+        assert (await driver.running())["flow-1"] | {"restarts": 0} == {
+            **before["flow-1"], "hash": None, "status": "error",
+        }  # fmt: skip
+        assert (await driver.health())["runtime"] == {"name": "Node-RED", "running": False, "errors": 0, "restarts": 0}
+
+    async def restarted(driver):
+        assert (await driver.running())["flow-1"]["version"] == 1
+        await asyncio.to_thread(nodered.start)
+        told = (await driver.running())["flow-1"]
+        assert (told["status"], told["hash"]) == ("running", content_hash(answering("one")))
+
+    try:
+        with_driver(nodered, tmp_path, work)
+        with_driver(nodered, tmp_path, restarted)
+    finally:
+        nodered.restart()
+
+
 def test_a_node_red_that_is_not_there_is_told(tmp_path):
     async def work(driver):
-        await fails("INTERNAL_ERROR", driver.list_flows())
+        await fails("RUNTIME_UNAVAILABLE", driver.list_flows())
+        await fails("RUNTIME_UNAVAILABLE", driver.deploy(order(answering("one"))))
         health = await driver.health()
         assert (health["status"], health["runtime"]["running"]) == ("unhealthy", False)
+        assert await driver.runtime_health() == {"running": False, "errors": 0, "restarts": 0}
+        assert await driver.running() == {}
 
     class Nowhere:
         url = "http://127.0.0.1:9"

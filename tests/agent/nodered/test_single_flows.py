@@ -1,6 +1,7 @@
 """Flows made, changed and deleted one by one on a real Node-RED, while a person's tab beside them goes on counting."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -8,6 +9,7 @@ from agent.drivers.nodered_names import tab_id
 from tests.agent.nodered.instance import NodeRed
 from tests.agent.nodered.samples import OWN, TAB, answering, beating
 from tests.agent.nodered.support import ask, fails, flow_of, own, with_driver
+from tests.e2e.conftest import until
 
 pytestmark = [pytest.mark.xdist_group("nodered"), pytest.mark.slow]
 
@@ -18,6 +20,7 @@ BEAT = {item["id"] for item in beating()}
 def busy(nodered: NodeRed) -> NodeRed:
     """Node-RED with a tab in it that counts."""
     nodered.write([*OWN, *beating()], "full")
+    until(lambda: beat(nodered)[1] > 0, 5)
     return nodered
 
 
@@ -26,8 +29,8 @@ def flow(text="one", **more):
 
 
 def beat(nodered):
-    """`(since when, how often)` the person's tab has counted."""
-    told = nodered.http.get("/beat").raise_for_status().json()
+    """`(since when, how often)` the person's tab has counted; Node-RED answers a deployment before all has started."""
+    told = json.loads(until(lambda: nodered.ask("/beat"), 5))
     return told["born"], told["beats"]
 
 
@@ -66,7 +69,7 @@ def test_a_flow_is_created_started_changed_and_deleted_and_nothing_beside_it_res
     assert beat(busy)[0] == born
     assert beat(busy)[1] > beats
     busy.write(busy.read()["flows"], "full")
-    assert beat(busy)[0] != born, "this is how a restart would show"
+    until(lambda: beat(busy)[0] != born, 5)  # this is how a restart would have shown
 
 
 def test_a_change_that_does_not_start_puts_the_old_flow_back(busy, tmp_path):
@@ -158,7 +161,7 @@ def test_somebody_who_deploys_at_the_same_moment_loses_nothing(nodered, tmp_path
         await ask(driver, action, flow_id="f", **payload)
         assert {"c0", "c1"} == set(added) <= nodered.objects().keys()
         answers = {"update_flow": "two", "start_flow": "one"}.get(action)
-        assert (nodered.ask("/flow"), nodered.ask("/own")) == (answers, "own")
+        until(lambda: (nodered.ask("/flow"), nodered.ask("/own")) == (answers, "own"), 5)
         assert (await flow_of(driver, "f") is None) == (action == "delete_flow")
 
     with_driver(nodered, tmp_path, work)
