@@ -125,7 +125,8 @@ async def stop_flow(context: Context, payload: JsonObject) -> Any:
 async def create_flow(context: Context, payload: JsonObject) -> Any:
     """Install without starting; a second time with the same content is no error."""
     flow = object_of(payload, "flow")
-    flow_id = str(payload.get("flow_id") or flow.get("id") or uuid.uuid4())
+    # No other id than one by which it can be started, changed and deleted.
+    flow_id = text_of({"flow_id": payload.get("flow_id") or flow.get("id") or str(uuid.uuid4())}, "flow_id")
     order = _order(flow_id, flow, start=False)
     existing = await _listed(context, flow_id)
     if existing is not None and existing["content_hash"] != order.content_hash:

@@ -42,7 +42,7 @@ def _converted(item: Json, flows: list[Json]) -> Json:
         kept = ("id", "type", "name", "info", "category", "in", "out", "env", "meta", "color", "icon", "status")
         return {key: item[key] for key in kept if key in item}
     declared = DECLARED.get(kind, "name env").split()
-    made = {key: item[key] for key in ("id", "type", "z", *declared) if key in item}
+    made = {key: item[key] for key in ("id", "type", "z", *declared) if key in item and (key, item[key]) != ("z", "")}
     if kind == "tab":
         return made
     made |= {key: item[key] for key in ("d", "g", "info") if item.get(key)}

@@ -49,6 +49,13 @@ async def flow_of(driver: NodeRedDriver, flow_id: str = "flow-1") -> Any:
     return {flow["id"]: flow for flow in await driver.list_flows()}.get(flow_id)
 
 
+async def until_errors(driver: NodeRedDriver, flow_id: str = "flow-1") -> None:
+    """Return once a flow has made an error."""
+    async with asyncio.timeout(5):
+        while not (await flow_of(driver, flow_id))["errors"]:
+            await asyncio.sleep(0.05)
+
+
 async def fails(code: str, call: Awaitable[Any]) -> str:
     """The text of the CommandError that a call raises."""
     with pytest.raises(CommandError) as caught:

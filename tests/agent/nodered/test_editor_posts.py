@@ -56,6 +56,36 @@ def test_a_deploy_that_touched_nothing_is_no_drift(nodered, tmp_path):
     with_driver(nodered, tmp_path, work)
 
 
+WHOLE = {
+    "nodes": [
+        {"id": "first", "type": "tab", "config": {"label": "first", "colour": "red", "locked": False}},
+        {"id": "second", "type": "tab", "config": {"label": "second", "disabled": True}},
+        {"id": "every", "type": "inject", "z": "first", "x": "100", "y": 100, "config": {"interval": 5}},
+        {"id": "show", "type": "debug", "z": "first", "x": 300, "y": 100, "wires": []},
+        {"id": "box", "type": "group", "z": "first", "config": {"nodes": ["show"], "style": {}}},
+        {"id": "broker", "type": "mqtt-broker", "z": "", "config": BROKER},
+    ],
+    "connections": [{"source": "every", "target": "show"}],
+    "config": {"nodered": {"mode": "full"}},
+}
+
+
+def test_nor_is_it_of_a_whole_deployment(nodered, tmp_path):
+    async def work(driver):
+        await driver.deploy(order(WHOLE, flow_id="all"))
+        before = nodered.objects()
+        nodered.write(posted(nodered.read()["flows"]))
+        assert {known for known, item in nodered.objects().items() if item != before[known]} >= before.keys() - {
+            "second"
+        }
+        flow = await driver.get_flow("all")
+        assert (flow["drift"], flow["definition"]) == (False, WHOLE)
+        nodered.change("second", disabled=False)
+        assert (await flow_of(driver, "all"))["drift"] is True
+
+    with_driver(nodered, tmp_path, work)
+
+
 CHANGES = {
     "what it does": ({"type": "inject"}, {"repeat": "60"}, "every"),
     "switched off": ({"type": "junction"}, {"d": True}, "meet"),
