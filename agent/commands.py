@@ -1,17 +1,24 @@
 """What the cloud may ask for: one table of actions over a driver."""
 
-import hashlib
-import json
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from agent import protocol
+from agent.content import content_hash
 from agent.drivers.base import Deployment, Driver, JsonObject
 from agent.drivers.installed import definition_of
-from agent.protocol import INTERNAL_ERROR, INVALID_FLOW, INVALID_PAYLOAD, UNKNOWN_ACTION, Command, CommandError
+from agent.protocol import (
+    FLOW_NOT_FOUND,
+    INTERNAL_ERROR,
+    INVALID_FLOW,
+    INVALID_PAYLOAD,
+    UNKNOWN_ACTION,
+    Command,
+    CommandError,
+)
 from agent.rest import RestError
 from agent.settings import Settings
 
@@ -118,9 +125,10 @@ async def stop_flow(context: Context, payload: JsonObject) -> Any:
 async def create_flow(context: Context, payload: JsonObject) -> Any:
     """Install without starting; a second time with the same content is no error."""
     flow = object_of(payload, "flow")
-    flow_id = str(payload.get("flow_id") or flow.get("id") or uuid.uuid4())
+    # No other id than one by which it can be started, changed and deleted.
+    flow_id = text_of({"flow_id": payload.get("flow_id") or flow.get("id") or str(uuid.uuid4())}, "flow_id")
     order = _order(flow_id, flow, start=False)
-    existing = await _content(context, flow_id)
+    existing = await _listed(context, flow_id)
     if existing is not None and existing["content_hash"] != order.content_hash:
         raise CommandError(INVALID_FLOW, f"flow already exists: {flow_id}")
     await context.driver.deploy(order)
@@ -128,17 +136,21 @@ async def create_flow(context: Context, payload: JsonObject) -> Any:
 
 
 async def update_flow(context: Context, payload: JsonObject) -> Any:
-    """Replace a flow; it runs afterwards if it ran before."""
+    """Replace a flow, which keeps its name where none is given; it runs afterwards if it ran before."""
     flow_id, flow = text_of(payload, "flow_id"), object_of(payload, "flow")
-    running = (await context.driver.get_flow(flow_id))["status"] != "stopped"
-    await context.driver.deploy(_order(flow_id, flow, start=running))
+    existing = await _known(context, flow_id)
+    flow = flow if flow.get("name") else {**flow, "name": existing["name"]}
+    order = _order(flow_id, flow, start=existing["status"] != "stopped")
+    if order.content_hash == existing["content_hash"]:  # what it was deployed as it still is
+        order = replace(order, version=existing["version"])
+    await context.driver.deploy(order)
     return {"flow_id": flow_id, "status": "updated"}
 
 
 async def delete_flow(context: Context, payload: JsonObject) -> Any:
     """Remove a flow that must be there."""
     flow_id = text_of(payload, "flow_id")
-    await context.driver.get_flow(flow_id)
+    await _known(context, flow_id)
     await context.driver.remove(flow_id)
     return {"flow_id": flow_id, "status": "deleted"}
 
@@ -200,13 +212,23 @@ async def configure(context: Context, payload: JsonObject) -> Any:
 
 
 def _order(flow_id: str, flow: JsonObject, start: bool) -> Deployment:
-    canonical = json.dumps(definition_of(flow), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return Deployment(flow_id, None, hashlib.sha256(canonical.encode()).hexdigest(), flow, start)
+    hashed = content_hash(definition_of(flow))
+    if hashed is None:
+        raise CommandError(INVALID_FLOW, "the flow holds a number beyond 64 bits")
+    return Deployment(flow_id, None, hashed, flow, start)
 
 
-async def _content(context: Context, flow_id: str) -> JsonObject | None:
+async def _listed(context: Context, flow_id: str) -> JsonObject | None:
     found = [flow for flow in await context.driver.list_flows() if flow["id"] == flow_id]
     return found[0] if found else None
+
+
+async def _known(context: Context, flow_id: str) -> JsonObject:
+    """A flow as it is listed, also one that cannot be read; raises CommandError FLOW_NOT_FOUND."""
+    found = await _listed(context, flow_id)
+    if found is None:
+        raise CommandError(FLOW_NOT_FOUND, f"flow not found: {flow_id}")
+    return found
 
 
 ACTIONS: dict[str, Action] = {

@@ -174,10 +174,11 @@ class EdgeFlowDriver(Driver):
 
     async def _take_over(self, found: Kept, order: Deployment, body: JsonObject) -> None:
         """What was ordered is there already: have it as that."""
-        before = (found.version, found.running, found.content_hash, found.fingerprint)
+        before, name = (found.version, found.running, found.content_hash, found.fingerprint), found.flow.get("name")
         found.version, found.running = order.version, found.running or order.start
         found.content_hash, found.fingerprint, found.found = order.content_hash, fingerprint(body), None
-        if before != (found.version, found.running, found.content_hash, found.fingerprint):
+        now = (found.version, found.running, found.content_hash, found.fingerprint)
+        if (before, name) != (now, order.flow.get("name")):
             found.flow = order.flow
             await self._flows.keep(found)
 

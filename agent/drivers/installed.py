@@ -122,8 +122,8 @@ class InstalledFlows(Driver):
     async def deploy(self, order: Deployment) -> str:
         old = self._flows.get(order.flow_id)
         if old and old.matches(order):
-            if old.version != order.version:
-                old.version = order.version
+            if (old.version, old.flow.get("name")) != (order.version, order.flow.get("name")):
+                old.version, old.flow = order.version, {**old.flow, "name": order.flow.get("name")}
                 await self._save(old)
             return "already_installed"
         new = Installed.of(order)

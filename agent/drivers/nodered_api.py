@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from agent.protocol import INTERNAL_ERROR, INVALID_FLOW, CommandError
+from agent.protocol import INTERNAL_ERROR, INVALID_FLOW, RUNTIME_UNAVAILABLE, CommandError
 
 JsonObject = dict[str, Any]
 TIMEOUT = httpx.Timeout(10, read=40)
@@ -20,7 +20,8 @@ class RevisionConflict(Exception):
 class NodeRedApi:
     """One Node-RED at `url`; `token` gives the access token at each request, None: it wants none.
 
-    Everything raises CommandError: INVALID_FLOW for what Node-RED refuses (400), INTERNAL_ERROR for the rest.
+    Everything raises CommandError: RUNTIME_UNAVAILABLE when Node-RED does not answer, INVALID_FLOW for what it refuses
+    (400), INTERNAL_ERROR for the rest.
     """
 
     def __init__(self, url: str, token: Callable[[], str | None]) -> None:
@@ -78,13 +79,17 @@ class NodeRedApi:
         if body is not None:
             sent["Content-Type"] = "application/json"
         try:
+            return await self._client.request(method, path, content=body, headers={**sent, **self._authorization()})
+        except (httpx.HTTPError, OSError) as error:
+            text = f"Node-RED at {self.url} cannot be reached: {error or type(error).__name__}"
+            raise CommandError(RUNTIME_UNAVAILABLE, text) from error
+
+    def _authorization(self) -> dict[str, str]:
+        try:
             token = self._token()
-            if token:
-                sent["Authorization"] = f"Bearer {token}"
-            return await self._client.request(method, path, content=body, headers=sent)
-        except (httpx.HTTPError, OSError, ValueError) as error:
-            text = f"Node-RED at {self.url} cannot be asked: {error or type(error).__name__}"
-            raise CommandError(INTERNAL_ERROR, text) from error
+        except (OSError, ValueError) as error:
+            raise CommandError(INTERNAL_ERROR, f"Node-RED's access token cannot be read: {error}") from error
+        return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _read(response: httpx.Response) -> Any:

@@ -51,7 +51,7 @@ class Ear:
 
     def __init__(self, hear: Hear, drops: Callable[[], int]) -> None:
         """`drops`: how often Node-RED has ended since the agent began."""
-        self._hear, self._drops = hear, drops
+        self.hear, self._drops = hear, drops
         self.trial: Trial | None = None
         self._tallies: dict[str, Tally] = {}
         self._homes: dict[str, str] = {}
@@ -72,7 +72,7 @@ class Ear:
         self._begin(plan.flow_id)
 
     def _begin(self, flow_id: str) -> None:
-        self._tallies[flow_id] = Tally(FlowWatch(flow_id, self._hear), self._drops())
+        self._tallies[flow_id] = Tally(FlowWatch(flow_id, self.hear), self._drops())
 
     def forget(self, flow_id: str) -> None:
         """A flow is no more."""

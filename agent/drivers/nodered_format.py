@@ -4,119 +4,23 @@ A cloud node `{id, type, name?, x?, y?, wires?, config?, …}` is a Node-RED nod
 `config`; what stands beside it (`d`, `g`, `z` of a subflow's inside) is a property as well. Groups, junctions, subflow
 definitions and config nodes are nodes like any other; a config node is one that nothing is wired to and that has
 neither a place nor `wires`. `config.nodered` of the definition: `{"mode": "tab" | "full", "tab": {"info", "env", …}}`.
-
-A node of a tab gets an id of its own in Node-RED, so that two flows may use the same ids: 16 hex digits are exchanged
-for 16 others by a mask of the flow (and back, without a table), every other id for a digest.
 """
 
-import hashlib
-import json
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.drivers.nodered_names import Names, tab_id
 from agent.runtime.definition import FlowError, Graph, parse
 
 JsonObject = dict[str, Any]
-HEX_ID = re.compile(r"[0-9a-f]{16}")
 STRUCTURE = frozenset({"tab", "subflow", "group"})
 """Types that are no nodes: each Node-RED has them."""
 SUBFLOW = "subflow:"
 RESERVED = frozenset({"id", "type", "x", "y", "wires"})
-REFERENCES = {
-    "group": ("nodes",),
-    "subflow": ("in", "out", "status"),
-    "link in": ("links",),
-    "link out": ("links",),
-    "link call": ("links",),
-    "catch": ("scope",),
-    "complete": ("scope",),
-    "status": ("scope",),
-}
-"""Properties that hold ids of nodes, in whatever depth, by type; `g` and `z` do in each."""
-PLAIN = frozenset({"name", "label", "info", "topic", "payload", "property", "func", "template", "rule", "env", "path"})
-"""Properties that are never references to config nodes, should a config node be called like their value."""
 MARK = "EDGEFLOW_"
 FLOW_ID, VERSION, HASH, SUBFLOWS, MODE = (
     f"{MARK}{name}" for name in ("FLOW_ID", "FLOW_VERSION", "CONTENT_HASH", "SUBFLOWS", "MODE")
 )
-
-
-def digest(text: str) -> str:
-    """16 hex digits, as Node-RED's own ids are."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def tab_id(flow_id: str) -> str:
-    """The id of the tab that holds a cloud flow."""
-    return digest(f"edgeflow tab {flow_id}")
-
-
-@dataclass(frozen=True)
-class Names:
-    """The ids of one flow's nodes: `outward` as Node-RED has them, `inward` as the cloud has them."""
-
-    outward: dict[str, str]
-    inward: dict[str, str]
-    mask: int = 0
-    settings: frozenset[str] = frozenset()
-    """Ids of config nodes, as the cloud has them."""
-
-    @classmethod
-    def of(cls, flow_id: str, graph: Graph, settings: Iterable[str] = ()) -> "Names":
-        """Raises FlowError should two ids become one."""
-        mask = int(digest(f"edgeflow nodes {flow_id}"), 16)
-        outward = {node: _exchanged(flow_id, mask, node) for node in graph.nodes}
-        inward = {known: node for node, known in outward.items()}
-        if len(inward) != len(outward):
-            raise FlowError("nodes", "two ids become the same one in Node-RED")
-        return cls(outward, inward, mask, frozenset(settings))
-
-    @classmethod
-    def kept(cls, ids: Iterable[str]) -> "Names":
-        """Ids that are the same on both sides."""
-        same = {known: known for known in ids}
-        return cls(same, same)
-
-    def learn(self, ids: Iterable[str]) -> "Names":
-        """The same with nodes that were made in Node-RED."""
-        inward, taken = dict(self.inward), set(self.outward)
-        for known in sorted(set(ids) - inward.keys()):
-            node = f"{int(known, 16) ^ self.mask:016x}" if HEX_ID.fullmatch(known) else known
-            inward[known] = digest(f"edgeflow found {known}") if node in taken else node
-            taken.add(inward[known])
-        return Names({node: known for known, node in inward.items()}, inward, self.mask, self.settings)
-
-    def mapped(self, kind: str, key: str, value: Any, back: bool = False) -> Any:
-        """A property of a node of type `kind`, with the ids in it exchanged."""
-        table = self.inward if back else self.outward
-        if key in ("g", "z") or (key in REFERENCES.get(kind, ()) and not isinstance(value, str)):
-            return _replaced(value, table)
-        if isinstance(value, str) and key not in PLAIN and self._is_setting(value, back):
-            return table[value]
-        return _replaced(value, {one: other for one, other in table.items() if self._is_hex(one, other)})
-
-    def _is_setting(self, value: str, back: bool) -> bool:
-        return (self.inward.get(value) if back else value) in self.settings
-
-    @staticmethod
-    def _is_hex(one: str, other: str) -> bool:
-        return bool(HEX_ID.fullmatch(one) and HEX_ID.fullmatch(other))
-
-
-def _exchanged(flow_id: str, mask: int, node: str) -> str:
-    return f"{int(node, 16) ^ mask:016x}" if HEX_ID.fullmatch(node) else digest(f"edgeflow node {flow_id}\0{node}")
-
-
-def _replaced(value: Any, table: dict[str, str]) -> Any:
-    if isinstance(value, str):
-        return table.get(value, value)
-    if isinstance(value, list):
-        return [_replaced(item, table) for item in value]
-    if isinstance(value, dict):
-        return {key: _replaced(item, table) for key, item in value.items()}
-    return value
 
 
 @dataclass(frozen=True)
@@ -317,66 +221,6 @@ def marks(tab: JsonObject) -> dict[str, str]:
     """What the agent wrote on a tab, by name."""
     env = tab.get("env")
     return {one["name"]: str(one.get("value", "")) for one in env if is_mark(one)} if isinstance(env, list) else {}
-
-
-def comparable(item: JsonObject, full: bool = False) -> JsonObject:
-    """A Node-RED object as far as it is part of a definition.
-
-    Not part of it: credentials (never read back), marks, a tab's name and whether it is switched off, outputs that
-    lead nowhere at the end of the list (the editor writes them), empty properties of a tab.
-    """
-    kept = {key: value for key, value in item.items() if key != "credentials"}
-    if flows(item):
-        kept["wires"] = trimmed(kept.get("wires"))
-    elif not trimmed(kept.get("wires")):
-        kept.pop("wires", None)
-    if item.get("type") != "tab":
-        return kept
-    kept["env"] = [one for one in item.get("env") or [] if not is_mark(one)]
-    if not full:
-        kept.pop("label", None)
-        kept.pop("disabled", None)
-    return {key: value for key, value in kept.items() if value not in ([], "", False, None)}
-
-
-def flows(item: JsonObject) -> bool:
-    """Whether a Node-RED object is a node that messages flow through: only those have a place."""
-    return "x" in item and "y" in item and item.get("type") not in STRUCTURE
-
-
-def trimmed(wires: Any) -> list[Any]:
-    """Without the outputs at the end that lead nowhere."""
-    wires = list(wires) if isinstance(wires, list) else []
-    while wires and not wires[-1]:
-        wires.pop()
-    return wires
-
-
-def same(plan: Plan, running: list[JsonObject], ignore_disabled: bool = False) -> bool:
-    """Whether what runs is what was planned."""
-    return _texts(plan.objects, plan.full, ignore_disabled) == _texts(running, plan.full, ignore_disabled)
-
-
-def _texts(objects: list[JsonObject], full: bool, ignore_disabled: bool) -> dict[str, str]:
-    compared = {item["id"]: comparable(item, full) for item in objects}
-    if ignore_disabled:
-        for item in compared.values():
-            if item.get("type") == "tab":
-                item.pop("disabled", None)
-    return {known: canonical(item) for known, item in compared.items()}
-
-
-def canonical(value: Any) -> str:
-    """Equal for equal JSON values: 1.0 is 1, and true is not 1."""
-    return json.dumps(_plain(value), sort_keys=True)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def subflows_of(tab: JsonObject) -> set[str]:

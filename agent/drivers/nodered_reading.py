@@ -4,22 +4,9 @@ Where a plan is known, what was not changed comes back as its author wrote it: i
 property stood in `config` and which beside it. So a change by hand is a small change of the definition.
 """
 
-from agent.drivers.nodered_format import (
-    MODE,
-    SUBFLOW,
-    JsonObject,
-    Names,
-    Plan,
-    canonical,
-    comparable,
-    digest,
-    flows,
-    is_mark,
-    marks,
-    places,
-    tab_id,
-    trimmed,
-)
+from agent.drivers.nodered_format import MODE, SUBFLOW, JsonObject, Plan, is_mark, marks, places
+from agent.drivers.nodered_names import Names, digest, tab_id
+from agent.drivers.nodered_same import canonical, comparable, flows, restored, trimmed
 from agent.runtime.definition import FlowError, parse
 
 Wire = tuple[str, int, str]
@@ -37,6 +24,7 @@ def names_of(tab: JsonObject, flow_id: str) -> Names:
 def definition_from(running: list[JsonObject], names: Names, plan: Plan | None = None) -> JsonObject:
     """The definition of the objects of one flow, its tab among them (or all tabs, of a whole deployment)."""
     full = plan.full if plan else any(marks(item).get(MODE) == "full" for item in running)
+    running = restored(running, plan) if plan else running
     tab = None if full else next(item for item in running if item["type"] == "tab")
     objects = [item for item in running if item is not tab]
     names = names.learn(item["id"] for item in objects)

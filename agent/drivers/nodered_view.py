@@ -13,13 +13,13 @@ from agent.drivers.nodered_format import (
     Plan,
     belonging,
     marks,
-    same,
     splice,
     subflows_of,
-    tab_id,
 )
+from agent.drivers.nodered_names import tab_id
 from agent.drivers.nodered_reading import definition_from, names_of
 from agent.drivers.nodered_records import Record, Records
+from agent.drivers.nodered_same import same
 
 
 @dataclass
@@ -33,6 +33,11 @@ class Seen:
     full: bool = False
     record: Record | None = None
     plan: Plan | None = None
+
+    @property
+    def name(self) -> str:
+        """What its tab is called."""
+        return str(self.tab.get("label") or self.flow_id)
 
     @cached_property
     def running(self) -> bool:

@@ -112,6 +112,8 @@ def test_deploy_flow_answers_what_it_did():
         ("start_flow", ["f"], "INVALID_PAYLOAD"),
         ("create_flow", {"flow": 1}, "INVALID_PAYLOAD"),
         ("create_flow", {"flow": {"nodes": 1}}, "INVALID_FLOW"),
+        ("create_flow", {"flow": {"nodes": [], "id": "x" * 201}}, "INVALID_PAYLOAD"),
+        ("create_flow", {"flow": {"nodes": [], "id": {"a": 1}}}, "INVALID_PAYLOAD"),
         ("deploy_flow", {"flow_id": "f"}, "INVALID_PAYLOAD"),
         ("deploy_flow", deployment(start="yes"), "INVALID_PAYLOAD"),
         ("deploy_flow", deployment(content_hash=""), "INVALID_PAYLOAD"),

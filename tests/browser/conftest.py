@@ -76,10 +76,10 @@ class House:
         url: str = answer.raise_for_status().json()["url"]
         return url
 
-    def deploy(self, name: str) -> str:
+    def deploy(self, name: str, nodes: list[dict[str, Any]] | None = None) -> str:
         """A new flow, published and deployed to the device by the cloud; its id."""
-        nodes = [{"id": "watch", "type": "inject", "config": {"repeat": "60"}, "wires": [["show"]]},
-                 {"id": "show", "type": "debug"}]  # fmt: skip
+        nodes = nodes or [{"id": "watch", "type": "inject", "config": {"repeat": "60"}, "wires": [["show"]]},
+                          {"id": "show", "type": "debug"}]  # fmt: skip
         flow_id: str = self.ask("POST", "/flows", {"name": name, "definition": {"nodes": nodes}})["id"]
         self.ask("POST", f"/flows/{flow_id}/publish")
         target = {"device_ids": [self.device_id]}

@@ -5,6 +5,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.agent.nodered.test_editor_posts import LOOSE
 from tests.browser.conftest import House
 from tests.browser.red import Red, ticking
 from tests.edge_nodes.hostile import until
@@ -59,6 +60,27 @@ def test_a_change_deployed_in_the_browser_is_drift_in_the_cloud(house: House, re
     assert drift["running_hash"] == house.running(flow_id)["hash"] != drift["deployed_hash"]
     house.ask("POST", f"/devices/{house.device_id}/flows/{flow_id}/restore")
     until(lambda: house.drift() == [], 30)
+
+
+def test_a_deploy_of_another_tab_is_no_drift_of_what_the_cloud_deployed(house: House, red: Red) -> None:
+    """Though the editor posts that too, in a form of its own: without properties that it does not know, for one."""
+    flow_id = house.deploy("Loose watch", LOOSE["nodes"])
+    house.nodered.write([*house.nodered.read()["flows"], *ticking("beside it")])
+    before = house.nodered.objects()
+    hashed = house.running(flow_id)["hash"]
+    red.open(house.editor_url())
+    red.show_tab("Loose watch")
+    red.page.wait_for_timeout(500)  # it measures groups as it draws them
+    red.show_tab("beside it")
+    red.drag("comment", 320, 400)
+    red.deploy()
+    red.told("Successfully deployed")
+    after = house.nodered.objects()
+    changed = {item["type"] for known, item in before.items() if after[known] != item}
+    assert {"inject", "function", "debug", "catch", "junction", "group", "mqtt-broker", "subflow"} <= changed
+    flows = {flow["id"]: flow for flow in house.ask("GET", f"/edge-nodes/{house.device_id}/flows")["flows"]}
+    assert (flows[flow_id]["drift"], flows[flow_id]["content_hash"]) == (False, hashed)
+    assert house.drift() == []
 
 
 def test_the_editor_comes_back_on_its_url_after_a_restart_of_either_web_process(house: House, red: Red) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from agent.commands import ACTIONS
 from agent.drivers.choice import RuntimeOptions
 from agent.drivers.edgeflow import EdgeFlowDriver
 from agent.settings import Settings
@@ -29,7 +30,10 @@ def test_every_action_of_the_protocol(tmp_path):
                 await until(lambda: shadow["reported"].get("online"))
                 assert shadow["reported"]["node_types"] == sorted(TYPES)
 
+                done = set()
+
                 async def ask(action, **sent):
+                    done.add(action)
                     answer = await link.ask(action, sent)
                     assert answer["status"] == "success", answer
                     return answer["data"]
@@ -70,6 +74,7 @@ def test_every_action_of_the_protocol(tmp_path):
                 assert (await ask("remove_flow", flow_id="flow-1"))["status"] == "removed"
                 assert (await ask("remove_flow", flow_id="flow-1"))["status"] == "removed"
                 assert runtime.stored == {}
+                assert done == set(ACTIONS)
                 await runtime.down()
                 assert "cannot be reached" in await fails("list_flows", "RUNTIME_UNAVAILABLE")
                 assert (await ask("health_check"))["status"] == "unhealthy"

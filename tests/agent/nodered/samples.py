@@ -92,3 +92,20 @@ def order(definition: dict[str, Any], version: int = 1, flow_id: str = "flow-1",
     """As the cloud orders it."""
     flow = {"name": f"answers v{version}", "definition": definition}
     return Deployment(flow_id, version, str(content_hash(definition)), flow, start)
+
+
+def beating() -> list[dict[str, Any]]:
+    """A tab of a person that counts by itself, ten times a second; GET /beat tells since when: `{"born", "beats"}`."""
+    home = "bbbbbbbbbbbbbbb1"
+    count = "flow.set('beats', (flow.get('beats') || 0) + 1);"
+    tell = "msg.payload = {born: flow.get('born'), beats: flow.get('beats') || 0};\nreturn msg;"
+    born = "flow.set('born', Math.random()); flow.set('beats', 0);"
+    nodes = [
+        {"id": "bbbbbbbbbbbbbbb2", "type": "inject", "repeat": "0.1", "wires": [["bbbbbbbbbbbbbbb3"]]},
+        {"id": "bbbbbbbbbbbbbbb3", "type": "function", "func": count, "initialize": born, "outputs": 1, "wires": [[]]},
+        {"id": "bbbbbbbbbbbbbbb4", "type": "http in", "url": "/beat", "method": "get", "wires": [["bbbbbbbbbbbbbbb5"]]},
+        {"id": "bbbbbbbbbbbbbbb5", "type": "function", "func": tell, "outputs": 1, "wires": [["bbbbbbbbbbbbbbb6"]]},
+        {"id": "bbbbbbbbbbbbbbb6", "type": "http response", "wires": []},
+    ]
+    tab = {"id": home, "type": "tab", "label": "beating", "disabled": False, "info": "", "env": []}
+    return [tab, *({**node, "z": home, "x": 100 * number, "y": 500} for number, node in enumerate(nodes, 1))]

@@ -7,45 +7,11 @@ import json
 import pytest
 
 from agent.content import content_hash
-from agent.drivers.choice import RuntimeOptions
-from agent.drivers.nodered import NodeRedDriver
-from agent.drivers.nodered_format import tab_id
-from agent.protocol import CommandError
-from tests.agent.nodered.instance import NodeRed
+from agent.drivers.nodered_names import tab_id
 from tests.agent.nodered.samples import OWN, SUBFLOW, TAB, answering, order
+from tests.agent.nodered.support import fails, flow_of, own, until_errors, with_driver
 
 pytestmark = [pytest.mark.xdist_group("nodered"), pytest.mark.slow]
-
-
-def with_driver(nodered, folder, work, settle=0.4, token_file=None):
-    async def run():
-        driver = NodeRedDriver(RuntimeOptions(folder, nodered.url, token_file), settle)
-        await driver.open()
-        try:
-            async with asyncio.timeout(40):
-                return await work(driver)
-        finally:
-            await driver.close()
-
-    return asyncio.run(run())
-
-
-async def flow_of(driver, flow_id="flow-1"):
-    return {flow["id"]: flow for flow in await driver.list_flows()}.get(flow_id)
-
-
-async def fails(code, call):
-    with pytest.raises(CommandError) as caught:
-        await call
-    assert caught.value.code == code
-    return str(caught.value)
-
-
-def own(nodered):
-    """A person's objects as Node-RED has them, and as they are on its disk."""
-    ids = {item["id"] for item in OWN}
-    stored = json.loads((nodered.folder / "flows.json").read_text())
-    return [[json.dumps(item) for item in flows if item["id"] in ids] for flows in (nodered.read()["flows"], stored)]
 
 
 def test_a_flow_runs_as_a_tab_and_is_exchanged_while_all_else_stays_as_it_is(nodered, tmp_path):
@@ -181,12 +147,6 @@ def test_an_error_of_the_old_flow_is_not_the_new_ones(nodered, tmp_path):
     with_driver(nodered, tmp_path, work)
 
 
-async def until_errors(driver, flow_id="flow-1"):
-    async with asyncio.timeout(5):
-        while not (await flow_of(driver, flow_id))["errors"]:
-            await asyncio.sleep(0.05)
-
-
 def test_installing_without_starting_then_starting_and_stopping(nodered, tmp_path):
     async def work(driver):
         assert await driver.deploy(order(answering("one"), start=False)) == "installed"
@@ -290,118 +250,6 @@ def test_credentials_that_only_node_red_knows_survive_a_failed_exchange(nodered,
         assert (await flow_of(driver))["drift"] is False
 
     with_driver(nodered, tmp_path, work)
-
-
-def test_errors_and_debug_messages_are_told_and_counted(nodered, tmp_path):
-    heard = []
-
-    async def work(driver):
-        driver.listen(lambda *said: heard.append(said))
-        definition = answering("one", func="if (msg.req.query.bad) { throw new Error('bad request') }")
-        definition["nodes"].append({"id": "show", "type": "debug", "config": {"active": True, "tosidebar": True}})
-        definition["connections"].append({"source": "work", "target": "show"})
-        await driver.deploy(order(definition))
-        assert nodered.ask("/flow") == "one"
-        with pytest.raises(Exception, match="timed out"):
-            nodered.http.get("/flow?bad=1", timeout=0.3)
-        await until_errors(driver)
-        assert (await driver.running())["flow-1"] | {"hash": ""} == {
-            "hash": "", "version": 1, "status": "running", "errors": 1, "restarts": 0,
-        }  # fmt: skip
-        newest = await driver.executions()
-        assert [(one["trigger"], one["status"], one["error"]) for one in newest] == [
-            ("work", "failed", "Error: bad request"),
-            ("show", "succeeded", None),
-        ]
-        assert await driver.flow_metrics() == {
-            "flow-1": {"debug_messages": 1, "errors": 1},
-            TAB: {"debug_messages": 0, "errors": 0},
-        }
-
-    with_driver(nodered, tmp_path, work)
-    assert ("info", "show: one", {"flow_id": "flow-1", "node": "show"}) in heard
-    assert ("warning", "node work: Error: bad request", {"flow_id": "flow-1", "node": "work"}) in heard
-
-
-def test_node_red_and_agent_may_restart(nodered, tmp_path):
-    async def first(driver):
-        await driver.deploy(order(answering("one")))
-        nodered.restart()
-        await until_restarts(driver)
-        flow = await flow_of(driver)
-        assert (flow["status"], flow["restarts"], flow["drift"]) == ("running", 1, False)
-        assert nodered.ask("/flow") == "one"
-
-    async def second(driver):
-        flow = await driver.get_flow("flow-1")
-        assert (flow["version"], flow["drift"], flow["definition"]) == (1, False, answering("one"))
-        assert await driver.deploy(order(answering("one"))) == "already_installed"
-
-    async def without_memory(driver):
-        flow = await flow_of(driver)
-        assert (flow["managed"], flow["version"], flow["status"]) == (True, 1, "running")
-        assert await driver.deploy(order(answering("one"))) == "installed"
-        assert (await driver.get_flow("flow-1"))["definition"] == answering("one")
-
-    with_driver(nodered, tmp_path / "a", first)
-    with_driver(nodered, tmp_path / "a", second)
-    with_driver(nodered, tmp_path / "b", without_memory)
-
-
-async def until_restarts(driver):
-    async with asyncio.timeout(15):
-        while not driver._events.connected or not driver._events.drops:
-            await asyncio.sleep(0.05)
-
-
-def test_a_deployment_that_brings_node_red_down_is_taken_back(nodered, tmp_path):
-    async def work(driver):
-        await driver.deploy(order(answering("one")))
-        trying = asyncio.create_task(fails("START_FAILED", driver.deploy(order(answering("two"), version=2))))
-        while nodered.ask("/flow") != "two":
-            await asyncio.sleep(0.02)
-        await asyncio.sleep(0.3)
-        nodered.stop()
-        await asyncio.to_thread(nodered.start)
-        assert "went down" in await trying
-        assert nodered.ask("/flow") == "one"
-        assert ((await flow_of(driver))["version"], (await flow_of(driver))["drift"]) == (1, False)
-
-    with_driver(nodered, tmp_path, work, settle=3.5)
-
-
-def test_a_node_red_that_is_not_there_is_told(tmp_path):
-    async def work(driver):
-        await fails("INTERNAL_ERROR", driver.list_flows())
-        health = await driver.health()
-        assert (health["status"], health["runtime"]["running"]) == ("unhealthy", False)
-
-    class Nowhere:
-        url = "http://127.0.0.1:9"
-
-    with_driver(Nowhere, tmp_path, work)
-
-
-def test_a_token_opens_a_node_red_that_wants_one(nodered_home, tmp_path):
-    auth = """{ type: "credentials", tokens: async (given) =>
-        given === "the-token" ? { username: "agent", permissions: "*" } : null,
-        users: async (name) => ({ username: name, permissions: "*" }) }"""
-    token_file = tmp_path / "token"
-
-    async def work(driver):
-        await driver.deploy(order(answering("one")))
-        assert driver._events.connected
-        assert guarded.ask("/flow") == "one"
-
-    async def refused(driver):
-        assert "access token" in await fails("INTERNAL_ERROR", driver.list_flows())
-        assert not driver._events.connected
-
-    with NodeRed(nodered_home, tmp_path / "guarded", auth, "the-token") as guarded:
-        token_file.write_text("the-token\n")
-        with_driver(guarded, tmp_path, work, token_file=token_file)
-        token_file.write_text("another\n")
-        with_driver(guarded, tmp_path, refused, token_file=token_file)
 
 
 def test_a_whole_deployment_replaces_all_but_the_clouds_other_flows(nodered, tmp_path):

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from agent.content import content_hash
 from agent.drivers import nodered_format as form
+from agent.drivers.nodered_names import HEX_ID
 from agent.drivers.nodered_reading import definition_from, names_of
+from agent.drivers.nodered_same import EMPTIED, canonical, comparable, flows, same
 from agent.runtime.definition import FlowError
 from tests.agent.nodered.samples import OWN, TAB, answering
 
@@ -62,7 +64,7 @@ def without_place(node):
 
 
 def as_node_red(objects):
-    return {item["id"]: form.canonical(form.comparable(item)) for item in objects}
+    return {item["id"]: canonical(comparable(item)) for item in objects}
 
 
 @EXAMPLES
@@ -70,7 +72,7 @@ def as_node_red(objects):
 def test_what_was_not_changed_comes_back_as_it_was_written(definition):
     plan = form.plan("flow-1", "name", definition)
     running = json.loads(json.dumps(plan.dressed(3, "hash", True)))
-    assert form.same(plan, running)
+    assert same(plan, running)
     assert definition_from(running, plan.names, plan) == definition
 
 
@@ -80,14 +82,14 @@ def test_a_change_by_hand_comes_back_and_leads_to_the_same_in_node_red(definitio
     """What is read, deployed again, is what was running; and what nobody touched is as its author wrote it."""
     plan = form.plan("flow-1", "name", definition)
     running = json.loads(json.dumps(plan.dressed(3, "hash", True)))
-    nodes = [item for item in running if form.flows(item)]
+    nodes = [item for item in running if flows(item)]
     changed = data.draw(st.sampled_from(nodes))
     changed[data.draw(st.sampled_from(["x", "rules", "func"]))] = data.draw(st.integers(1000, 9999))
     if data.draw(st.booleans()):
         changed["wires"] = [[data.draw(st.sampled_from(nodes))["id"]]]
     new = {"id": "00112233445566ff", "type": "debug", "z": running[0]["id"], "x": 1, "y": 2, "wires": [[changed["id"]]]}
     running += [new] if data.draw(st.booleans()) else []
-    assert not form.same(plan, running)
+    assert not same(plan, running)
     read = definition_from(running, plan.names, plan)
     assert content_hash(read) != content_hash(definition)
     assert as_node_red(form.plan("flow-1", "name", read).objects) == as_node_red(running)
@@ -97,13 +99,30 @@ def test_a_change_by_hand_comes_back_and_leads_to_the_same_in_node_red(definitio
 
 
 @EXAMPLES
+@given(definitions(), st.data())
+def test_what_the_editor_does_to_what_nobody_touched_is_no_change(definition, data):
+    """Whichever properties it does not know, and however many outputs it finds."""
+    plan = form.plan("flow-1", "name", definition)
+    running = json.loads(json.dumps(plan.dressed(3, "hash", True)))
+    for item in running[1:]:
+        known = set(item) - {"id", "type", "z", "wires", *EMPTIED}
+        for key in data.draw(st.sets(st.sampled_from(sorted(known))) if known else st.just(set())):
+            del item[key]
+        if "outputs" not in plan.by_id[item["id"]]:
+            item["outputs"] = data.draw(st.integers(0, 3))
+        item["wires"] = [*(item.get("wires") or ()), *([] for _ in range(data.draw(st.integers(0, 2))))]
+    assert same(plan, running)
+    assert definition_from(running, plan.names, plan) == definition
+
+
+@EXAMPLES
 @given(definitions())
 def test_a_tab_whose_past_is_forgotten_still_comes_back_whole(definition):
     plan = form.plan("flow-1", "name", definition)
     running = json.loads(json.dumps(plan.dressed(3, "hash", True)))
     read = definition_from(running, names_of(running[0], "flow-1"))
     assert as_node_red(form.plan("flow-1", "name", read).objects) == as_node_red(running)
-    if all(form.HEX_ID.fullmatch(node["id"]) for node in definition["nodes"]):
+    if all(HEX_ID.fullmatch(node["id"]) for node in definition["nodes"]):
         assert {node["id"] for node in read["nodes"]} == {node["id"] for node in definition["nodes"]}
 
 
@@ -115,7 +134,7 @@ def test_two_flows_with_the_same_ids_share_none_in_node_red(definition):
     own = {node["id"] for node in definition["nodes"]}
     assert not own & one.by_id.keys()
     assert one.by_id.keys() == form.plan("flow-1", "again", definition).by_id.keys()
-    assert all(form.HEX_ID.fullmatch(known) for known in one.by_id)
+    assert all(HEX_ID.fullmatch(known) for known in one.by_id)
 
 
 @EXAMPLES
@@ -205,7 +224,7 @@ def test_references_follow_their_nodes():
     running = [
         {key: value for key, value in item.items() if key != "credentials"} for item in plan.dressed(1, "h", True)
     ]
-    assert form.same(plan, running)
+    assert same(plan, running)
     assert definition_from(running, plan.names, plan) == SUBFLOWED
     next(item for item in running if item["type"] == "mqtt-broker")["host"] = "other"
     changed = copy.deepcopy(SUBFLOWED)
