@@ -49,8 +49,8 @@ if _settings.logs_json:
 # No caller names the path that the application sees: by default the headers SCRIPT_NAME and PATH_INFO of one on the
 # same host (a proxy that hands everything on) do.
 forwarder_headers = ""
-# Nor does any tell it the scheme: the application believes the proxies that it is told of, and nobody else. With nothing
-# to be believed, it need not ask of each request whom it comes from.
+# Nor does any tell it the scheme: the application believes the proxies that it is told of, and nobody else. With
+# nothing to be believed, it need not ask of each request whom it comes from.
 secure_scheme_headers: dict[str, str] = {}
 forwarded_allow_ips = "*"
 # Its default lies in the user's home folder, where two platforms would share it.
