@@ -17,7 +17,7 @@ from config.settings import settings
 
 blp = Blueprint("health", __name__)
 
-SCHEMA_REVISION = "0010"
+SCHEMA_REVISION = "0011"
 
 
 @blp.get("/healthz")
