@@ -221,7 +221,7 @@ def create_portal_session(customer_id: str, return_url: str, *, key: str) -> Obj
 
 
 def create_meter_event(*, name: str, identifier: str, customer_id: str, value: int, timestamp: int, key: str) -> Object:
-    """``identifier`` makes a repeat harmless, for 24 hours at least; ``timestamp``: seconds, at most 35 days old."""
+    """``identifier`` makes a repeat harmless for 24 hours, not longer; ``timestamp``: seconds, at most 35 days old."""
     params = {
         "event_name": name,
         "identifier": identifier,
@@ -229,6 +229,23 @@ def create_meter_event(*, name: str, identifier: str, customer_id: str, value: i
         "payload": {"stripe_customer_id": customer_id, "value": str(value)},
     }
     return _call("meter_events.create", key, lambda v1, with_key: v1.billing.meter_events.create(params, with_key))
+
+
+def meters() -> list[Object]:
+    """All that there are, also those that take no events any more."""
+    return _all("meters.list", lambda v1, page: v1.billing.meters.list({"limit": PAGE, **page}))
+
+
+def meter_total(meter_id: str, customer_id: str, start: int, end: int) -> float:
+    """What a meter has of a customer from ``start`` to before ``end`` (seconds, whole minutes).
+
+    Events of the last minutes may not be in it yet.
+    """
+    span = {"customer": customer_id, "start_time": start, "end_time": end, "limit": PAGE}
+    found = _all(
+        "meters.summaries", lambda v1, page: v1.billing.meters.event_summaries.list(meter_id, {**span, **page})
+    )
+    return sum(float(one["aggregated_value"]) for one in found)
 
 
 def price(price_id: str) -> Object:

@@ -61,6 +61,8 @@ EXAMPLES: dict[str, list[Example]] = {
     "create_meter_event": [
         call(name="commands", identifier="i", customer_id="cus_1", value=7, timestamp=METER_TIME, key="k")
     ],
+    "meters": [call()],
+    "meter_total": [call("mtr_1", "cus_1", METER_TIME, METER_TIME + 3600)],
     "price": [call("price_1")],
     "event_pages": [call(METER_TIME)],
 }
