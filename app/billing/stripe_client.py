@@ -163,6 +163,18 @@ def invoices(customer_id: str) -> list[Object]:
     return _all("invoices.list", lambda v1, page: v1.invoices.list({**params, **page}))
 
 
+def paid_invoices(subscription_id: str) -> list[Object]:
+    """Those of a subscription that were paid, each with its payments (``payments.data``)."""
+    params = {"subscription": subscription_id, "status": "paid", "limit": PAGE, "expand": ["data.payments"]}
+    return _all("invoices.list_paid", lambda v1, page: v1.invoices.list({**params, **page}))
+
+
+def refund(payment_intent_id: str, *, key: str) -> Object:
+    """Pay back all of a payment that was one too many; refused (``charge_already_refunded``) if that is so already."""
+    params = {"payment_intent": payment_intent_id, "reason": "duplicate"}
+    return _call("refunds.create", key, lambda v1, with_key: v1.refunds.create(params, with_key))
+
+
 def invoice_lines(invoice_id: str) -> list[Object]:
     return _all("invoices.lines", lambda v1, page: v1.invoices.line_items.list(invoice_id, {"limit": PAGE, **page}))
 
@@ -210,6 +222,17 @@ def invoice_pdf(url: str) -> Iterator[Iterator[bytes]]:
 
 def create_checkout_session(params: Object, *, key: str) -> Object:
     return _call("checkout.create", key, lambda v1, with_key: v1.checkout.sessions.create(params, with_key))
+
+
+def open_checkout_sessions(customer_id: str) -> list[Object]:
+    """Those pages of a customer that can still be completed."""
+    params = {"customer": customer_id, "status": "open", "limit": PAGE}
+    return _all("checkout.list", lambda v1, page: v1.checkout.sessions.list({**params, **page}))
+
+
+def expire_checkout_session(session_id: str, *, key: str) -> Object:
+    """Close a page; one that is not open any more is refused."""
+    return _call("checkout.expire", key, lambda v1, with_key: v1.checkout.sessions.expire(session_id, {}, with_key))
 
 
 def create_portal_session(customer_id: str, return_url: str, *, key: str) -> Object:

@@ -48,7 +48,7 @@ def at_stripe(owner: Organization) -> dict[str, list[Any]]:
 def test_a_subscription_is_made_and_paid_once_however_often_workers_die(owner: Organization) -> None:
     operation_id = owner.submit("subscription.create", **VISA)
     deaths = die_everywhere(owner.work, owner.due_now)
-    assert deaths == 16  # at each of its calls and of the look's, on either side
+    assert deaths == 18  # at each of its calls and of the look's, on either side
     assert owner.wait(operation_id)["status"] == "active"
     there = at_stripe(owner)
     assert {kind: len(found) for kind, found in there.items()} == {

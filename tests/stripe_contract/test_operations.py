@@ -60,7 +60,25 @@ def buy_change_and_leave(owner: Owner) -> None:
     owner.run("portal.create", return_url="https://a.example/")
     report_again_after_a_day(owner)
     owner.run("subscription.cancel", at="now")
-    owner.run("checkout.create", plan="pro", **PAGES)
+    for _ in range(2):  # the second closes the first
+        page = owner.run("checkout.create", plan="pro", **PAGES)["url"]
+    buy_twice(owner, page)
+
+
+def buy_twice(owner: Owner, page: str) -> None:
+    """On a page, and beside it: the second is taken back."""
+    httpx.post(page, data={"card": "pm_card_visa"}, trust_env=False)
+    owner.stripe.v1.subscriptions.create(
+        {
+            "customer": str(owner.account.customer_id), "items": [{"price": "price_edgeflow_pro_month"}],
+            "metadata": {"org_id": str(owner.id)},
+        }
+    )  # fmt: skip
+    owner.want()
+    owner.work()
+    owner.kinds |= {
+        row.kind for row in owner.rows("SELECT kind FROM billing_operations WHERE kind = 'checkout.settle'")
+    }
 
 
 def report_again_after_a_day(owner: Owner) -> None:
