@@ -377,10 +377,17 @@ def test_there_are_never_more_streams_than_are_allowed():
 def test_a_storm_of_streams_that_are_cancelled_at_once_leaves_nothing():
     async def work():
         async with local_server(waiting) as server, edited(server.url) as far:
+            flows = [far.open() for _ in range(2)]  # at least these have reached the server before they end
+            await until(lambda: server.open == 2)
             for _ in range(300):
-                far.cancel(far.open())
+                flows.append(far.open())
+                far.cancel(flows[-1])
+            for flow in flows[:2]:
+                far.cancel(flow)
             await still_works(far)
+            await until(lambda: server.open == 0)
             await until(lambda: not far.device._proxy._tasks)
+            assert not any(flow.ended for flow in flows)
 
     run(work)
 

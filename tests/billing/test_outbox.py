@@ -302,6 +302,7 @@ def test_links_are_sealed_at_rest(subscriber: Organization) -> None:
     result = subscriber.run("portal.create", return_url="https://a.example/")
     assert result["url"].startswith(subscriber.stripe.base)
     dump = subscriber.rows("SELECT o::text AS row FROM billing_operations o")
+    assert [one.row for one in dump if "portal.create" in one.row] != []
     assert all(subscriber.stripe.base not in one.row for one in dump)
 
 

@@ -107,9 +107,10 @@ def test_either_secret_is_good_for_300_seconds_around_now(stripe: LocalStripe, s
 
 def test_one_good_signature_among_others_is_enough(stripe: LocalStripe) -> None:
     """So Stripe signs while it changes a secret by itself."""
-    body = json.dumps(event("cus_of_nobody")).encode()
-    now = int(time.time())
-    take(body, f"t={now},v1={'0' * 64},v1={mac(body, now)},v0=x")
+    told = event("cus_of_nobody")
+    body, now = json.dumps(told).encode(), int(time.time())
+    assert take(body, f"t={now},v1={'0' * 64},v1={mac(body, now)},v0=x") is False
+    assert len(stored(told["id"])) == 1
 
 
 @pytest.mark.parametrize(
