@@ -355,7 +355,7 @@ class Device:
             try:
                 await socket.send(protocol.ping())
             except ConnectionClosed:
-                return
+                return  # whoever reads from it sees that, too
 
     def _heartbeat(self) -> float:
         return float(self.settings.get("heartbeat_interval") or self._interval)
