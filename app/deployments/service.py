@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from app import db
 from app.auth.roles import Role
 from app.billing import quotas
-from app.deployments import engine, ledger, members, preview, queries, rollout
+from app.deployments import engine, ledger, members, preview, queries, rollout, snapshot
 from app.deployments.models import Deployment, Stage
 from app.deployments.state import count
 from app.errors import Conflict, Forbidden, InvalidState, NotFound, ValidationFailed
@@ -270,7 +270,7 @@ def _start(deployment: Deployment) -> None:
 
 
 def _resume(deployment: Deployment, acknowledge_failures: bool) -> None:
-    state = queries.snapshot(deployment.id)
+    state = snapshot.take(deployment.id)
     if rollout.why_stopped(state):
         if not acknowledge_failures:
             raise InvalidState(
@@ -329,7 +329,7 @@ def _detail(deployment: Deployment) -> dict[str, Any]:
     progress = queries.progress([deployment.id])
     detail = _summary(deployment, progress)
     if deployment.status in ("in_progress", "rolling_back"):
-        detail["reason"] = rollout.describe(queries.snapshot(deployment.id))
+        detail["reason"] = rollout.describe(snapshot.take(deployment.id))
     stages = select(Stage).where(Stage.org_id == deployment.org_id, Stage.deployment_id == deployment.id)
     stages = stages.execution_options(populate_existing=True)
     return {
