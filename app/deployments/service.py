@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import func, select
 
-from app import db
+from app import db, rows
 from app.auth.roles import Role
 from app.billing import quotas
 from app.deployments import engine, ledger, members, preview, queries, rollout, snapshot
@@ -226,10 +226,7 @@ def _one(org_id: UUID, deployment_id: UUID) -> Deployment:
 
 def _lock(org_id: UUID, deployment_id: UUID) -> Deployment:
     query = select(Deployment).where(Deployment.org_id == org_id, Deployment.id == deployment_id)
-    found = db.session.scalar(query.with_for_update().execution_options(populate_existing=True))
-    if found is None:
-        raise NotFound("deployment")
-    return found
+    return rows.one(query, "deployment", lock=True)
 
 
 def _want(deployment: Deployment, action: str) -> None:

@@ -9,10 +9,9 @@ import pytest
 from app.billing import duplicates, stripe_client, subscribing, sync
 from app.errors import Conflict
 from tests.billing.deaths import die_everywhere
-from tests.billing.local import Organization
+from tests.billing.local import VISA, Organization
 
 PAGES = {"success_url": "https://a.example/paid", "cancel_url": "https://a.example/left"}
-VISA = {"plan": "pro", "payment_method_id": "pm_card_visa", "trial": False}
 PRICES = {"pro": ("price_edgeflow_pro_month", 4900), "enterprise": ("price_edgeflow_enterprise_month", 49900)}
 
 

@@ -15,16 +15,7 @@ from app.errors import BillingNotConfigured, Conflict, NotFound, PaymentFailed, 
 from config.settings import settings
 from tests import make
 from tests.billing.deaths import Died, die_everywhere, dying
-from tests.billing.local import KEY, Organization
-
-VISA = {"plan": "pro", "payment_method_id": "pm_card_visa", "trial": False}
-
-
-@pytest.fixture
-def subscriber(owner: Organization) -> Organization:
-    owner.run("subscription.create", **VISA)
-    owner.stripe.quiet()
-    return owner
+from tests.billing.local import KEY, VISA, Organization
 
 
 def at_stripe(owner: Organization) -> dict[str, list[Any]]:

@@ -18,14 +18,6 @@ from config.settings import settings
 from tests.billing.local import SECRETS, LocalStripe, Organization, deliver, sign
 from workers import billing
 
-VISA = {"plan": "pro", "payment_method_id": "pm_card_visa", "trial": False}
-
-
-@pytest.fixture
-def subscriber(owner: Organization) -> Organization:
-    owner.run("subscription.create", **VISA)
-    return owner
-
 
 def event(customer: str | None, kind: str = "customer.subscription.updated", **fields: Any) -> dict[str, Any]:
     about = {"id": "sub_1", "object": "subscription", "customer": customer, "status": "a lie"}
