@@ -72,6 +72,5 @@ EXAMPLES: dict[str, list[Example]] = {
     "event_pages": [call(METER_TIME)],
 }
 ASKS_NO_API = {
-    "invoice_pdf": "reads the address that Stripe gave with the invoice",
     "check_signature": "asks nobody",
 }
