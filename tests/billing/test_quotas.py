@@ -1,6 +1,7 @@
 """Quotas hold where things are made: at the last place one comes in, however many try at once."""
 
 import re
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -448,10 +449,14 @@ class TestDeployments:
     def test_claims_at_the_limit_never_pass_it(self, org: UUID) -> None:
         """Twenty at once, of which some give up what they claimed: a place that is given up is free again."""
 
+        together = threading.Barrier(20)
+
         def claim(number: int) -> bool:
+            together.wait(10)
             try:
-                with db.transaction(org):
+                with db.transaction(org) as session:
                     quotas.claim(org, "deployments_per_month")
+                    session.execute(text("SELECT pg_sleep(0.05)"))  # a claim is not over before its commit
                     if number % 4 == 0:
                         raise InterruptedError
             except (QuotaExceeded, InterruptedError):
