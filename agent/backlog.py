@@ -347,7 +347,7 @@ def _emptied(segment: Segment) -> bool:
     """Begin a file anew in which nothing waits, mostly before the system has written any of it to the card."""
     try:
         os.ftruncate(segment.handle, 0)
-    except OSError:
+    except OSError:  # its records stay: what they tell is told or sent again
         return False
     segment.size, segment.closed = 0, False
     return True

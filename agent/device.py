@@ -17,14 +17,14 @@ from agent.answers import Answers
 from agent.backlog import Backlog
 from agent.credentials import Credentials
 from agent.drivers.base import Driver
+from agent.editing import Editing
 from agent.executor import Executor
 from agent.faults import LinkFaults
-from agent.hosts import ForbiddenHost, Hosts
+from agent.heartbeat import Heartbeat
+from agent.hosts import Hosts
 from agent.outbox import Outbox
 from agent.protocol import CommandError, Frame
 from agent.proxy import FRAMES as PROXY_FRAMES
-from agent.proxy import Proxy
-from agent.proxy_local import Editor, editor_of
 from agent.report import Rounds
 from agent.rest import Rest, is_local, retry_after
 from agent.settings import Settings
@@ -122,16 +122,11 @@ class Device:
         self._socket: ClientConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._connected, self._stopping = asyncio.Event(), asyncio.Event()
-        self._settings_changed = asyncio.Event()
-        self._interval = self.options.heartbeat
-        self._heard = 0.0
         self._bye: float | None = None
-        self._editor: Editor | None = None
-        self._proxy: Proxy | None = None
-        self._offered, self._moves = False, set[asyncio.Task[None]]()
-        self.settings.listen(self._settings_changed.set)
-        self.settings.listen(self.telemetry.changed)
-        self.settings.listen(self._look_for_editor)
+        self._heartbeat = Heartbeat(self.name, self.settings, self.options.heartbeat, self._rng)
+        self._editing = Editing(self.name, self.settings, driver, self.reconnect)
+        for changed in (self._heartbeat.changed, self.telemetry.changed, self._editing.changed):
+            self.settings.listen(changed)
 
     @property
     def connected(self) -> bool:
@@ -159,8 +154,7 @@ class Device:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._executor.cancel()
-        for move in self._moves:
-            move.cancel()
+        self._editing.stop()
         await self._shadow.stop()
         await self.telemetry.stop()
         self._outbox.close()
@@ -220,9 +214,7 @@ class Device:
         )
 
     async def _introduce(self, socket: ClientConnection) -> Frame:
-        self._editor = self._present_editor()
-        self._offered = self._editor is not None
-        offer = (*protocol.CAPABILITIES, protocol.HTTP_PROXY) if self._offered else protocol.CAPABILITIES
+        offer = (*protocol.CAPABILITIES, protocol.HTTP_PROXY) if self._editing.offer() else protocol.CAPABILITIES
         await socket.send(protocol.connect(self.credentials.device_id, self.credentials.api_key, offer))
         try:
             frame = protocol.decode(await asyncio.wait_for(socket.recv(), self.options.connected_timeout))
@@ -239,11 +231,12 @@ class Device:
         raise Refused(str(frame.get("error") or frame["type"]), socket.close_code)
 
     async def _serve(self, socket: ClientConnection, hello: Frame) -> None:
-        self._socket, self._interval = socket, _seconds(hello.get("heartbeat_interval"), self.options.heartbeat)
-        self._heard = asyncio.get_running_loop().time()
+        self._socket = socket
+        self._editing.connected(socket)
         self.connections += 1
         log.info("%s: connected, session %s", self.name, hello.get("session"))
-        beat = asyncio.create_task(self._beat(socket))
+        wanted = _seconds(hello.get("heartbeat_interval"), self.options.heartbeat)
+        beat = asyncio.create_task(self._heartbeat.beat(socket, wanted))
         self._connected.set()
         self._may_renew = self._refused is not None
         try:
@@ -259,14 +252,14 @@ class Device:
             self._outbox.leave(socket)
             self._socket = None
             beat.cancel()
-            await self._end_streams()
+            await self._editing.disconnected()
             await self.telemetry.disconnected()
 
     async def _read(self, socket: ClientConnection) -> None:
         with contextlib.suppress(ConnectionClosed):  # how it closed is read from the socket
             while self._bye is None and not self._stopping.is_set():
                 text = await socket.recv()
-                self._heard = asyncio.get_running_loop().time()
+                self._heartbeat.heard()
                 await self._take(text)
         if self._bye is not None:
             await self._executor.finish(self.options.grace)
@@ -288,77 +281,18 @@ class Device:
         elif kind == "ack":
             self.telemetry.acknowledged(frame.get("id"))
         elif kind in PROXY_FRAMES:
-            await self._proxied(frame)
+            await self._editing.take(frame)
         elif kind == "bye":
             self._bye = _seconds(frame.get("reconnect_after_ms"), 0.0) / 1000
         elif kind != "pong":
             log.info("%s: a frame of type %r is ignored", self.name, kind[:50])
 
     async def _command(self, frame: Frame) -> None:
-        if self._proxy:
-            self._proxy.commanded()
+        self._editing.commanded()
         try:
             await self._executor.take(protocol.command_of(frame))
         except CommandError as error:
             await self._outbox.put(protocol.failure(frame["id"], error.code, str(error)))
-
-    # The editor
-
-    async def _proxied(self, frame: Frame) -> None:
-        if self._proxy is None and self._socket:
-            self._proxy = Proxy(self._socket)
-        if self._proxy:
-            await self._proxy.take(frame, self._editor)
-
-    async def _end_streams(self) -> None:
-        proxy, self._proxy = self._proxy, None
-        if proxy:
-            await proxy.close()
-
-    def _present_editor(self) -> Editor | None:
-        try:
-            return editor_of(self.settings.get("local_url"), self.driver.editor_url, self.settings.hosts)
-        except ForbiddenHost as error:
-            log.warning("%s: no editor is offered: %s", self.name, error)
-            return None
-
-    def _look_for_editor(self) -> None:
-        """The settings have changed, and with them perhaps where the editor is."""
-        if self._socket and (editor := self._present_editor()) != self._editor:
-            self._editor = editor
-            move = asyncio.create_task(self._move(self._socket))
-            self._moves.add(move)
-            move.add_done_callback(self._moves.discard)
-
-    async def _move(self, socket: ClientConnection) -> None:
-        """End the streams that lead to the former editor. What is offered at all is said anew, by a new connection."""
-        with contextlib.suppress(ConnectionClosed):  # which ends them as well
-            if self._proxy:
-                await self._proxy.close("CLOSED", "the editor is another one now")
-        if self._offered != (self._editor is not None):
-            await asyncio.sleep(1.0)  # so that the answer to the command that changed it still goes the old way
-        if socket is self._socket and self._offered != (self._editor is not None):
-            await self.reconnect()
-
-    async def _beat(self, socket: ClientConnection) -> None:
-        """Heartbeats, the first at a random moment so that a fleet's do not come at once; silence ends the link."""
-        loop, wait = asyncio.get_running_loop(), self._rng.uniform(0.3, 1.0) * self._heartbeat()
-        while True:
-            with contextlib.suppress(TimeoutError):  # the wait's ordinary end
-                await asyncio.wait_for(self._settings_changed.wait(), wait)
-            self._settings_changed.clear()
-            wait = self._heartbeat()
-            if loop.time() - self._heard > 2 * wait + 10:
-                log.warning("%s: the cloud has been silent for %.0f s", self.name, loop.time() - self._heard)
-                socket.transport.abort()
-                return
-            try:
-                await socket.send(protocol.ping())
-            except ConnectionClosed:
-                return
-
-    def _heartbeat(self) -> float:
-        return float(self.settings.get("heartbeat_interval") or self._interval)
 
     def _interval_of_telemetry(self) -> float:
         wanted = self.settings.get("telemetry_interval")

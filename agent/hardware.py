@@ -60,6 +60,7 @@ def simulated_network(name: str) -> Info:
 
 
 def _first_text(*paths: str) -> str:
+    """Of those files the first that can be read here; empty without any."""
     for path in paths:
         try:
             return Path(path).read_text(encoding="utf-8", errors="replace").strip("\0\n ")

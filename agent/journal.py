@@ -67,7 +67,7 @@ def line(level: str, message: str, fields: Fields | None = None) -> Line:
 
 def _fits(fields: Fields) -> bool:
     """Whether JSON can say it, in reasonable length."""
-    with contextlib.suppress(TypeError, ValueError):
+    with contextlib.suppress(TypeError, ValueError):  # what it cannot say
         return len(encode(fields).encode()) <= MAX_FIELDS
     return False
 

@@ -4,6 +4,7 @@ import hmac
 import os
 
 import redis
+import structlog
 from flask import Blueprint, Response, request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest, multiprocess
 from prometheus_client.registry import REGISTRY
@@ -15,9 +16,11 @@ from app.errors import NotFound
 from app.redis import client
 from config.settings import settings
 
+log = structlog.get_logger(__name__)
+
 blp = Blueprint("health", __name__)
 
-SCHEMA_REVISION = "0010"
+SCHEMA_REVISION = "0011"
 
 
 @blp.get("/healthz")
@@ -69,27 +72,33 @@ def _postgresql() -> bool:
     try:
         with db.transaction() as session:
             return session.scalar(text("SELECT 1")) == 1
-    except SQLAlchemyError:
-        return False
+    except SQLAlchemyError as error:
+        return _without("postgresql", error)
 
 
 def _migrated() -> bool:
     try:
         with db.transaction() as session:
             return session.scalar(text("SELECT version_num FROM alembic_version")) == SCHEMA_REVISION
-    except SQLAlchemyError:
-        return False
+    except SQLAlchemyError as error:
+        return _without("migrations", error)
 
 
 def _redis() -> bool:
     try:
         return bool(client().ping())
-    except (redis.RedisError, OSError):
-        return False
+    except (redis.RedisError, OSError) as error:
+        return _without("redis", error)
 
 
 def _worker() -> bool:
     try:
         return processes.alive("worker")
-    except SQLAlchemyError:
-        return False
+    except SQLAlchemyError as error:
+        return _without("worker", error)
+
+
+def _without(check: str, error: Exception) -> bool:
+    """Not ready: the answer says which check it was, the log why."""
+    log.warning("not ready", check=check, error=str(error).partition("\n")[0])
+    return False

@@ -24,6 +24,7 @@ RULES = {
     "billing_operations": "finished_at < now() - interval '30 days'",
     "usage_points": "hour < now() - interval '13 months'",
     "usage_hours": "hour < now() - interval '13 months'",
+    "usage_months": "month < now() - interval '13 months'",
     "scheduled_runs": "due_at < now() - interval '1 day'",
 }
 

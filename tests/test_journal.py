@@ -1,12 +1,11 @@
 """The platform's journal: each kind of event once, for the right organization, with its change or not at all."""
 
-import threading
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from app import db, journal
 from app.auth.models import ApiKey
@@ -18,6 +17,7 @@ from tests import make
 from tests.auth import people
 from tests.deployments.fleet import Fleet
 from tests.logs.entries import journal as entries
+from tests.statements import counted
 
 
 def one(org: UUID | str, kind: str) -> Any:
@@ -301,19 +301,3 @@ def test_a_deployment_that_is_rolled_back_by_the_database_leaves_no_entry(api: A
     fleet.sql("DELETE FROM devices")
     fleet.act(made, "start", expect=409)
     assert [entry.fields["status"] for entry in entries(org, "deployment.status")] == ["created"]
-
-
-class counted:
-    """The statements that the engine sends meanwhile."""
-
-    def __enter__(self) -> list[str]:
-        self.seen: list[str] = []
-        event.listen(db.engine(), "before_cursor_execute", self._note)
-        return self.seen
-
-    def __exit__(self, *_error: object) -> None:
-        event.remove(db.engine(), "before_cursor_execute", self._note)
-
-    def _note(self, _connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        if threading.current_thread() is threading.main_thread():
-            self.seen.append(statement)

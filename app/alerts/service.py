@@ -6,11 +6,11 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import delete, func, select, text
 
-from app import db
+from app import db, rows
 from app.alerts import channels, listing, queries, rules
 from app.alerts.models import AlertEvent, AlertRule
 from app.devices import service as devices
-from app.errors import InvalidState, NotFound, ValidationFailed
+from app.errors import InvalidState, ValidationFailed
 from app.jobs import enqueue
 
 DEFAULTS: dict[str, dict[str, Any]] = {"log_match": {"for_seconds": rules.WINDOW_SECONDS, "threshold": 1.0}}
@@ -152,9 +152,4 @@ def _note(rule: AlertRule, kind: str, actor: str, **data: Any) -> None:
 
 def _one(org_id: UUID, rule_id: UUID, *, lock: bool = False) -> AlertRule:
     query = select(AlertRule).where(AlertRule.org_id == org_id, AlertRule.id == rule_id)
-    if lock:
-        query = query.with_for_update().execution_options(populate_existing=True)
-    found = db.session.scalar(query)
-    if found is None:
-        raise NotFound("alert")
-    return found
+    return rows.one(query, "alert", lock=lock)

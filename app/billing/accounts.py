@@ -22,7 +22,7 @@ LEASE_SECONDS = 30  # renewed before each call, which gives up after 20
 FIRST_PAUSE, LONGEST_PAUSE = 2, 900
 AT_ONCE = 200
 """Accounts that one look for due ones asks for: after a long absence of Stripe they come in portions."""
-EXPIRE_HOURS = 23  # Stripe forgets an idempotency key after 24; what may have been done then would be done twice
+EXPIRE_HOURS = 23  # Stripe forgets keys and identifiers after 24; what may have been done then would be done twice
 
 OVERTAKEN = Counter("edgeflow_billing_overtaken_total", "Times that a worker found its account taken over by another")
 
@@ -33,13 +33,18 @@ class Overtaken(Exception):
 
 @dataclass
 class Operation:
-    """One of the outbox. ``tries`` counts this one; ``spoiled`` how often the key of a step had to be given up."""
+    """One of the outbox. ``tries`` counts this one; ``spoiled`` how often the key of a step had to be given up.
+
+    ``expired``: Stripe may have forgotten what it was asked by an earlier try, which nothing else would tell it.
+    ``forgotten``: the same of an operation that can look what became of that.
+    """
 
     id: UUID
     kind: str
     payload: dict[str, Any]
     tries: int
     expired: bool
+    forgotten: bool = False
     spoiled: dict[str, int] = field(default_factory=dict)
 
     def key(self, step: str) -> str:
@@ -100,9 +105,11 @@ def _take(org_id: UUID) -> list[Operation]:
     taken = db.session.execute(_TAKE, values).all()
     return [
         Operation(
-            # A report has an identifier of its own, which makes it safe for longer than a key is kept.
-            one.id, one.kind, one.payload, one.tries, one.old and one.kind != METER_REPORT,
-            dict((one.error or {}).get("spoiled", {})),
+            one.id, one.kind, one.payload, one.tries,
+            expired=one.old and one.kind != METER_REPORT,
+            # A report may wait longer than Stripe keeps keys and identifiers: its meters tell what they have.
+            forgotten=one.old and one.kind == METER_REPORT and one.tries > 1,
+            spoiled=dict((one.error or {}).get("spoiled", {})),
         )
         for one in sorted(taken, key=lambda one: (one.kind == METER_REPORT, one.sequence))
     ]  # fmt: skip

@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import select
 
 from app import db
-from app.billing import invoice_pdf, stripe_client
+from app.billing import invoice_pdf, stripe_client, stripe_paper
 from app.billing.models import Invoice
 from app.errors import InvalidState, NotFound, ServiceUnavailable
 from app.organizations.models import Organization
@@ -63,7 +63,7 @@ def paper(row: Invoice, billed: str) -> Paper:
     try:
         url = stripe_client.invoice(row.stripe_id).get("invoice_pdf")
         if url:
-            return Paper(filename, stack.enter_context(stripe_client.invoice_pdf(url)), stack.close)
+            return Paper(filename, stack.enter_context(stripe_paper.fetched(url)), stack.close)
         why = "it names none"
     except stripe_client.StripeRefused as refused:
         why = str(refused)

@@ -1,5 +1,8 @@
 """Usage, told to Stripe's meters: each settled hour of an organization once, as events that a repeat does not double.
 
+An event's identifier makes it safe to repeat for a day. Later the meter is asked first what it has of that hour, and
+what it has already is not told again: rather too little is billed than the same twice.
+
 Meters add up whole numbers, so time online is told in seconds; a price by the hour transforms the quantity at Stripe
 (``transform_quantity``: divide by 3600).
 """
@@ -93,10 +96,31 @@ def report(work: Work) -> dict[str, Any]:
     told = dict[str, int]()
     if used is not None and claimed.customer_id and not claimed.customer_deleted:
         told = {name: number for name, column in METERS.items() if (number := getattr(used, column))}
-    refused = [name for name, number in told.items() if not _tell(work, name, number, hour)]
+    known = _known(work, hour, told) if told and work.operation.forgotten else set[str]()
+    refused = [name for name, number in told.items() if name not in known and not _tell(work, name, number, hour)]
     if refused:
         raise Conflict(f"Stripe refused usage of the meters {', '.join(refused)}", meters=refused)
     return {"reported": told}
+
+
+def _known(work: Work, hour: datetime, told: dict[str, int]) -> set[str]:
+    """The meters that have something of the hour, by a try whose answer was lost more than a day ago.
+
+    A younger try may not be in their sums yet, but its identifier is still known.
+    """
+    start, known = int(hour.timestamp()), set[str]()
+    # Several may have had the name: one that was deactivated, and its successor.
+    for meter in work.ask(stripe_client.meters):
+        if (name := meter["event_name"]) not in told:
+            continue
+        total = work.ask(stripe_client.meter_total, meter["id"], work.claimed.customer_id, start, start + 3600)
+        if total:
+            known.add(name)
+            log.warning(
+                "usage had been told before", org_id=work.claimed.org_id, meter=name, hour=hour, value=told[name],
+                stripe_has=total,
+            )  # fmt: skip
+    return known
 
 
 def _tell(work: Work, name: str, value: int, hour: datetime) -> bool:

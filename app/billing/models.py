@@ -172,3 +172,13 @@ class UsageHour(Base):
     points: Mapped[int] = mapped_column(BigInteger)
     aggregated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     reported_at: Mapped[datetime | None]
+
+
+class UsageMonth(Base):
+    """What an organization made in a month (UTC), whatever became of it: ``deployments`` never falls."""
+
+    __tablename__ = "usage_months"
+
+    org_id: Mapped[UUID] = mapped_column(ForeignKey("organizations.id", ondelete="CASCADE"), primary_key=True)
+    month: Mapped[datetime] = mapped_column(primary_key=True)
+    deployments: Mapped[int] = mapped_column(BigInteger, server_default="0", default=0)

@@ -14,7 +14,7 @@ from prometheus_client import Counter
 from sqlalchemy import text
 
 from app import db
-from app.billing import accounts, metering, operations, paying, subscribing
+from app.billing import accounts, duplicates, metering, operations, paying, subscribing
 from app.billing.accounts import Claimed, Operation, Overtaken
 from app.billing.stripe_client import CardDeclined, StripeDown, StripeRefused
 from app.billing.work import Work
@@ -96,6 +96,7 @@ KINDS: dict[str, Callable[[Work], dict[str, Any]]] = {
     "payment_method.remove": paying.remove_payment_method,
     "payment_method.default": paying.default_payment_method,
     "checkout.create": subscribing.create_checkout,
+    duplicates.SETTLE: duplicates.settle,
     "portal.create": subscribing.create_portal,
     accounts.METER_REPORT: metering.report,
 }

@@ -20,8 +20,9 @@ _USED = {
     "flows": "SELECT count(*) FROM flows WHERE org_id = :org",
     "members": "SELECT (SELECT count(*) FROM memberships WHERE org_id = :org) + (SELECT count(*) FROM invitations "
     "WHERE org_id = :org AND accepted_at IS NULL AND expires_at > now())",
-    "deployments_per_month": "SELECT count(*) FROM deployments "
-    "WHERE org_id = :org AND created_at >= date_trunc('month', now(), 'UTC')",
+    # Counted when they are made (``_COUNT``): those that went with their flow were made all the same.
+    "deployments_per_month": "SELECT coalesce(sum(deployments), 0)::bigint FROM usage_months "
+    "WHERE org_id = :org AND month = date_trunc('month', now(), 'UTC')",
     "metric_points_per_day": "SELECT coalesce(sum(points), 0)::bigint FROM usage_points "
     "WHERE org_id = :org AND hour >= date_trunc('day', now(), 'UTC')",
 }
@@ -40,6 +41,13 @@ _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('quota ' || :quota |
 _STAND = {
     name: text(f"SELECT plan, ({used}) AS used FROM organizations WHERE id = :org") for name, used in _USED.items()
 }
+# Of what may be deleted and yet was made; the points of a day are counted where they are stored (``points``).
+_COUNT = {
+    "deployments_per_month": text("""
+        INSERT INTO usage_months AS m (org_id, month, deployments)
+        VALUES (:org, date_trunc('month', now(), 'UTC'), :adding)
+        ON CONFLICT (org_id, month) DO UPDATE SET deployments = m.deployments + excluded.deployments""")
+}
 _ALL = text(f"SELECT plan, {', '.join(f'({used}) AS {name}' for name, used in _USED.items())} FROM organizations "
             "WHERE id = :org")  # fmt: skip
 
@@ -50,8 +58,14 @@ def claim(org_id: UUID, quota: str, adding: int = 1, *, made: bool = False) -> N
     ``made``: it has been made already, and is counted. ``adding`` 0: nothing comes, but what goes on with what there is
     already wants it to be within the limit.
     """
-    if limits(org_id)[quota] is None:
-        return  # not even if the plan becomes smaller now: then this came before
+    if limits(org_id)[quota] is not None:  # not even if the plan becomes smaller now: then this came before
+        _find_places(org_id, quota, adding, made)
+    if adding and quota in _COUNT:
+        db.session.execute(_COUNT[quota], {"org": org_id, "adding": adding})
+
+
+def _find_places(org_id: UUID, quota: str, adding: int, made: bool) -> None:
+    """Raises QuotaExceeded."""
     if adding:
         # One at a time from here to the commit. The statement after it sees what the one before has committed: the
         # rows, and the plan, which may have changed meanwhile.

@@ -7,13 +7,10 @@ wants, and comes back.
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
-from urllib.parse import urlsplit
 
-import httpx
 import stripe
 import structlog
 from prometheus_client import Counter, Histogram
@@ -163,6 +160,18 @@ def invoices(customer_id: str) -> list[Object]:
     return _all("invoices.list", lambda v1, page: v1.invoices.list({**params, **page}))
 
 
+def paid_invoices(subscription_id: str) -> list[Object]:
+    """Those of a subscription that were paid, each with its payments (``payments.data``)."""
+    params = {"subscription": subscription_id, "status": "paid", "limit": PAGE, "expand": ["data.payments"]}
+    return _all("invoices.list_paid", lambda v1, page: v1.invoices.list({**params, **page}))
+
+
+def refund(payment_intent_id: str, *, key: str) -> Object:
+    """Pay back all of a payment that was one too many; refused (``charge_already_refunded``) if that is so already."""
+    params = {"payment_intent": payment_intent_id, "reason": "duplicate"}
+    return _call("refunds.create", key, lambda v1, with_key: v1.refunds.create(params, with_key))
+
+
 def invoice_lines(invoice_id: str) -> list[Object]:
     return _all("invoices.lines", lambda v1, page: v1.invoices.line_items.list(invoice_id, {"limit": PAGE, **page}))
 
@@ -184,32 +193,22 @@ def preview_change(customer_id: str, subscription_id: str, item_id: str, price: 
     return _call("invoices.create_preview", None, lambda v1, _: v1.invoices.create_preview(params))
 
 
-@contextmanager
-def invoice_pdf(url: str) -> Iterator[Iterator[bytes]]:
-    """An invoice's PDF, piece by piece, from the ``invoice_pdf`` address that Stripe gave with it.
-
-    Asks nobody but Stripe: raises StripeRefused for an address elsewhere, and for one that gives no PDF.
-    """
-    if not _is_stripes(url):
-        raise StripeRefused("the address of the invoice is not Stripe's")
-    limits = httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS)
-    try:
-        with _follow(url, limits) as answer:
-            if answer.status_code >= 500 or answer.status_code == 429:
-                raise StripeDown(f"Stripe answered {answer.status_code} for an invoice's PDF")
-            kind = answer.headers.get("Content-Type", "")
-            if answer.status_code != 200 or not kind.startswith("application/pdf"):
-                raise StripeRefused("there is no PDF of this invoice", status=answer.status_code)
-            yield answer.iter_bytes(64 * 1024)
-    except httpx.HTTPError as error:
-        raise StripeDown(f"Stripe's PDF: {type(error).__name__}") from error
-
-
 # Pages of Stripe
 
 
 def create_checkout_session(params: Object, *, key: str) -> Object:
     return _call("checkout.create", key, lambda v1, with_key: v1.checkout.sessions.create(params, with_key))
+
+
+def open_checkout_sessions(customer_id: str) -> list[Object]:
+    """Those pages of a customer that can still be completed."""
+    params = {"customer": customer_id, "status": "open", "limit": PAGE}
+    return _all("checkout.list", lambda v1, page: v1.checkout.sessions.list({**params, **page}))
+
+
+def expire_checkout_session(session_id: str, *, key: str) -> Object:
+    """Close a page; one that is not open any more is refused."""
+    return _call("checkout.expire", key, lambda v1, with_key: v1.checkout.sessions.expire(session_id, {}, with_key))
 
 
 def create_portal_session(customer_id: str, return_url: str, *, key: str) -> Object:
@@ -221,7 +220,7 @@ def create_portal_session(customer_id: str, return_url: str, *, key: str) -> Obj
 
 
 def create_meter_event(*, name: str, identifier: str, customer_id: str, value: int, timestamp: int, key: str) -> Object:
-    """``identifier`` makes a repeat harmless, for 24 hours at least; ``timestamp``: seconds, at most 35 days old."""
+    """``identifier`` makes a repeat harmless for 24 hours, not longer; ``timestamp``: seconds, at most 35 days old."""
     params = {
         "event_name": name,
         "identifier": identifier,
@@ -229,6 +228,23 @@ def create_meter_event(*, name: str, identifier: str, customer_id: str, value: i
         "payload": {"stripe_customer_id": customer_id, "value": str(value)},
     }
     return _call("meter_events.create", key, lambda v1, with_key: v1.billing.meter_events.create(params, with_key))
+
+
+def meters() -> list[Object]:
+    """All that there are, also those that take no events any more."""
+    return _all("meters.list", lambda v1, page: v1.billing.meters.list({"limit": PAGE, **page}))
+
+
+def meter_total(meter_id: str, customer_id: str, start: int, end: int) -> float:
+    """What a meter has of a customer from ``start`` to before ``end`` (seconds, whole minutes).
+
+    Events of the last minutes may not be in it yet.
+    """
+    span = {"customer": customer_id, "start_time": start, "end_time": end, "limit": PAGE}
+    found = _all(
+        "meters.summaries", lambda v1, page: v1.billing.meters.event_summaries.list(meter_id, {**span, **page})
+    )
+    return sum(float(one["aggregated_value"]) for one in found)
 
 
 def price(price_id: str) -> Object:
@@ -355,25 +371,3 @@ def _told(error: stripe.StripeError) -> Exception:
         message, code=error.code, decline_code=getattr(said, "decline_code", None), param=getattr(said, "param", None),
         status=status,
     )  # fmt: skip
-
-
-def _is_stripes(url: str) -> bool:
-    asked, base = urlsplit(url), urlsplit(settings().stripe_api_base)
-    if (asked.scheme, asked.netloc) == (base.scheme, base.netloc):
-        return True
-    host = asked.hostname or ""
-    return asked.scheme == "https" and (host == "stripe.com" or host.endswith(".stripe.com"))
-
-
-@contextmanager
-def _follow(url: str, limits: httpx.Timeout) -> Iterator[httpx.Response]:
-    """The answer behind at most three redirections, none of which leaves Stripe."""
-    for _ in range(4):
-        with httpx.stream("GET", url, timeout=limits, follow_redirects=False, trust_env=False) as answer:
-            if not answer.has_redirect_location:
-                yield answer
-                return
-            url = str(answer.next_request.url) if answer.next_request else ""
-        if not _is_stripes(url):
-            raise StripeRefused("the address of the invoice leads elsewhere than to Stripe")
-    raise StripeRefused("the address of the invoice leads nowhere")

@@ -3,6 +3,7 @@
 from typing import Any
 
 from app.billing import plans, stripe_client
+from app.billing.duplicates import close_pages
 from app.billing.models import USABLE
 from app.billing.paying import attach
 from app.billing.stripe_client import CardDeclined, Object
@@ -19,7 +20,9 @@ CHANGEABLE = ("trialing", "active", "past_due")
 def create_subscription(work: Work) -> dict[str, Any]:
     """Subscribe; a card that is declined leaves nothing behind, one that wants its holder leaves it ``incomplete``."""
     plan, mine = _sold(work), str(work.operation.id)
-    customer, live = work.customer(), work.live()
+    customer = work.customer()
+    close_pages(work, customer)  # before the look, which shows what was bought on one until now
+    live = work.live()
     for one in live:
         if (one["metadata"] or {}).get("operation") == mine:
             return _subscribed(one)
@@ -139,9 +142,10 @@ def _set_ending(work: Work, subscription: Object, ends: bool) -> Object:
 
 
 def create_checkout(work: Work) -> dict[str, Any]:
-    """A link to the page where the plan is subscribed to and paid."""
+    """A link to the page where the plan is subscribed to and paid; those that were made before lead nowhere now."""
     plan, payload = _sold(work), work.operation.payload
     customer = work.customer()
+    close_pages(work, customer)
     if any(one["status"] != "incomplete" for one in work.live()):
         raise Conflict("there is a subscription already; change its plan instead")
     trial = _trial(work, plan, customer) if payload.get("trial") else {}
@@ -149,6 +153,7 @@ def create_checkout(work: Work) -> dict[str, Any]:
         "mode": "subscription",
         "customer": customer,
         "client_reference_id": str(work.claimed.org_id),
+        "metadata": {"operation": str(work.operation.id)},
         "line_items": [{"price": plan.price.stripe_price, "quantity": 1}],
         "subscription_data": {"metadata": {"org_id": str(work.claimed.org_id), "plan": plan.id}, **trial},
         "success_url": payload["success_url"],

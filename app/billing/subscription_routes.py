@@ -163,7 +163,7 @@ class CheckoutSession(MethodView):
     @blp.arguments(schemas.CheckoutCreate)
     @blp.response(201, schemas.LinkRead)
     def post(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Make a link to Stripe's page on which one subscribes to a plan."""
+        """Make a link to Stripe's page on which one subscribes to a plan; links made before lead nowhere any more."""
         home = settings().url
         asked = {"success_url": f"{home}/?checkout=success", "cancel_url": f"{home}/?checkout=canceled", **data}
         return _carry_out("checkout.create", asked, lambda: subscription.admit_checkout(current.org, data["plan"]))

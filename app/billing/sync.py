@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import text
 
 from app import db, journal
-from app.billing import accounts, operations, performers, plans, stripe_client
+from app.billing import accounts, duplicates, operations, performers, plans, stripe_client
 from app.billing.accounts import Claimed, Overtaken
 from app.billing.models import OVER, USABLE
 from app.billing.performers import Outcome
@@ -31,11 +31,16 @@ TURN_SECONDS = 20.0
 
 @dataclass
 class State:
-    """What Stripe says of a customer; ``deleted``: there it is no more, with all that it had."""
+    """What Stripe says of a customer; ``deleted``: there it is no more, with all that it had.
+
+    ``surplus``: subscriptions beside the one that counts. ``bought``: those that were bought on a page of Stripe's.
+    """
 
     deleted: bool = False
     trial_began: datetime | None = None
     subscriptions: list[dict[str, Any]] = field(default_factory=list)
+    surplus: list[str] = field(default_factory=list)
+    bought: list[str] = field(default_factory=list)
     payment_methods: list[dict[str, Any]] = field(default_factory=list)
     invoices: list[dict[str, Any]] = field(default_factory=list)
 
@@ -84,7 +89,7 @@ def _finish(claimed: Claimed, outcomes: list[Outcome], state: State | None, why:
             if state is not None:
                 write(claimed.org_id, state)
             performers.write(claimed.org_id, outcomes)
-            _note_failures(claimed.org_id, outcomes)
+            _note_outcomes(claimed.org_id, outcomes)
             if why or waiting:
                 accounts.postpone(claimed, why or waiting or "")
             else:
@@ -93,8 +98,10 @@ def _finish(claimed: Claimed, outcomes: list[Outcome], state: State | None, why:
         log.warning("billing account taken over", error=str(error))
 
 
-def _note_failures(org_id: UUID, outcomes: list[Outcome]) -> None:
+def _note_outcomes(org_id: UUID, outcomes: list[Outcome]) -> None:
     for one in outcomes:
+        if one.operation.kind == duplicates.SETTLE and one.state != "queued":
+            duplicates.note(org_id, one.result, one.error)
         if isinstance(one.error, PaymentFailed):
             code = one.error.extra.get("decline_code")
             words = f"a payment failed: {one.error.message}"
@@ -127,6 +134,8 @@ def fetch(claimed: Claimed) -> State:
     return State(
         trial_began=_time(min(began)) if began else None,
         subscriptions=[_subscription(one) for one in subscriptions],
+        surplus=duplicates.surplus(claimed.org_id, subscriptions),
+        bought=duplicates.bought_on_pages(subscriptions),
         payment_methods=[_payment_method(one, default) for one in methods],
         invoices=[_invoice(one, lines[one["id"]]) for one in invoices],
     )
@@ -241,8 +250,16 @@ def write(org_id: UUID, state: State) -> None:
     db.session.execute(_DRAFTS_GONE, {"org": org_id, "there": _ids(state.invoices)})
     if state.trial_began:
         db.session.execute(_TRIAL_USED, {"org": org_id, "began": state.trial_began})
-    _note_changes(org_id, before, _statuses(org_id))
+    after = _statuses(org_id)
+    _note_changes(org_id, before, after)
     _put_in_force(org_id)
+    begun = _usable(after) - _usable(before)
+    if begun and (state.surplus or begun & set(state.bought)):
+        operations.submit(org_id, duplicates.SETTLE, {"surplus": state.surplus}, None)
+
+
+def _usable(statuses: dict[str, Any]) -> set[str]:
+    return {stripe_id for stripe_id, row in statuses.items() if row.status in USABLE}
 
 
 _STATUSES = text("SELECT stripe_id, plan, status, cancel_at_period_end FROM subscriptions WHERE org_id = :org")

@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import select
 
 from app import db
-from app.deployments import events, health, ledger, members, queries, rollout
+from app.deployments import events, executions, health, ledger, members, queries, rollout, snapshot
 from app.deployments.rollout import Decision, Strategy
 from app.flows.models import FlowVersion
 from app.jobs import enqueue
@@ -61,13 +61,13 @@ def advance(org_id: UUID, deployment_id: UUID) -> list[Batch]:
     claimed: Sequence[Any] = ()
     if decision.dispatch:
         kind = "rollback" if decision.status == "rolling_back" else "install"
-        taken = queries.claim(
+        taken = executions.claim(
             deployment_id, deployment.flow_id, kind, decision.dispatch, decision.stage, strategy.timeout_seconds
         )
         claimed = [row for row in taken if row.command_id]
         if len(claimed) < len(taken):  # what was rejected counts now, and has left its slots
             enqueue("rollouts.advance", org_id, deployment_id)
-    again = queries.redeliver(deployment_id, deployment.flow_id) if decision.redeliver else ()
+    again = executions.redeliver(deployment_id, deployment.flow_id) if decision.redeliver else ()
     return [
         Batch(action, common, commands, strategy.timeout_seconds, fresh, send_before)
         for fresh, rows in ((True, claimed), (False, again))
@@ -95,17 +95,17 @@ def tick(deployment: Any) -> Decision:
 def _refresh_members(deployment: Any) -> None:
     if deployment.target.get("dynamic") and deployment.status in ("in_progress", "scheduled"):
         members.join(deployment)
-    queries.expire(deployment.id)
+    executions.expire(deployment.id)
     members.give_up_taken(deployment.id)
     strategy = Strategy.of(deployment.strategy)
-    if strategy.health and deployment.status in queries.WATCHED:
+    if strategy.health and deployment.status in snapshot.WATCHED:
         health.judge(deployment.id, deployment.flow_id, strategy.health)
 
 
 def _step(deployment: Any, before: str) -> Decision:
     if before == "rolling_back":
         ledger.skip_newer(deployment.id, deployment.flow_id)
-    state = queries.snapshot(deployment.id)
+    state = snapshot.take(deployment.id)
     decision = rollout.decide(state)
     events.note_progress(deployment.id, state, decision.reason)
     queries.save(deployment.id, before, decision)
@@ -202,7 +202,7 @@ def settle(org_id: UUID, answers: Iterable[Answer]) -> set[UUID]:
     understood = {answer[0]: _understood(*answer) for answer in answers}
     if not understood:
         return set()
-    changed = queries.settle(understood.values())
+    changed = executions.settle(understood.values())
     installed = [row.id for row in changed if row.state in rollout.SUCCEEDED]
     if installed:
         ledger.record(installed)
@@ -218,7 +218,7 @@ def _late(org_id: UUID, answers: list[Understood]) -> set[UUID]:
     told = [[str(command_id), *rest] for command_id, *rest in answers if rest[0] not in ("unknown", "not_sent")]
     if told:
         enqueue("rollouts.note_late", org_id, told)
-    return queries.release([answer[0] for answer in answers])
+    return executions.release([answer[0] for answer in answers])
 
 
 def _understood(command_id: str, status: str, code: str | None, error: str | None, data: Any) -> Understood:
@@ -229,12 +229,12 @@ def _understood(command_id: str, status: str, code: str | None, error: str | Non
 
 def device_connected(org_id: UUID, device_id: UUID) -> set[UUID]:
     """What the device has not answered is sent again, what waited for it goes. The deployments to advance."""
-    return queries.connected(device_id)
+    return executions.connected(device_id)
 
 
 def device_removed(org_id: UUID) -> set[UUID]:
     """The deployments to advance after a device was deleted."""
-    return queries.with_removed_devices()
+    return executions.with_removed_devices()
 
 
 def take_due() -> list[tuple[UUID, UUID]]:

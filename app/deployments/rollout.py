@@ -1,6 +1,6 @@
 """What a deployment does next, and how it says so. Pure: plain data in, a decision out.
 
-Timeouts, retries and the health of what was installed have been written down before (``queries.expire``,
+Timeouts, retries and the health of what was installed have been written down before (``executions.expire``,
 ``health.judge``); the rules here follow in the order failure threshold, all done, paused, maintenance window, stage
 complete and next stage, dispatch.
 A rollback is not held back by stages, rates or windows: it restores what ran before, as fast as slots allow.

@@ -6,10 +6,10 @@ from uuid import UUID
 
 from sqlalchemy import func, select
 
-from app import db
+from app import db, rows
 from app.auth.roles import Role
 from app.billing import quotas
-from app.deployments import engine, ledger, members, preview, queries, rollout
+from app.deployments import engine, ledger, members, preview, queries, rollout, snapshot
 from app.deployments.models import Deployment, Stage
 from app.deployments.state import count
 from app.errors import Conflict, Forbidden, InvalidState, NotFound, ValidationFailed
@@ -226,10 +226,7 @@ def _one(org_id: UUID, deployment_id: UUID) -> Deployment:
 
 def _lock(org_id: UUID, deployment_id: UUID) -> Deployment:
     query = select(Deployment).where(Deployment.org_id == org_id, Deployment.id == deployment_id)
-    found = db.session.scalar(query.with_for_update().execution_options(populate_existing=True))
-    if found is None:
-        raise NotFound("deployment")
-    return found
+    return rows.one(query, "deployment", lock=True)
 
 
 def _want(deployment: Deployment, action: str) -> None:
@@ -270,7 +267,7 @@ def _start(deployment: Deployment) -> None:
 
 
 def _resume(deployment: Deployment, acknowledge_failures: bool) -> None:
-    state = queries.snapshot(deployment.id)
+    state = snapshot.take(deployment.id)
     if rollout.why_stopped(state):
         if not acknowledge_failures:
             raise InvalidState(
@@ -329,7 +326,7 @@ def _detail(deployment: Deployment) -> dict[str, Any]:
     progress = queries.progress([deployment.id])
     detail = _summary(deployment, progress)
     if deployment.status in ("in_progress", "rolling_back"):
-        detail["reason"] = rollout.describe(queries.snapshot(deployment.id))
+        detail["reason"] = rollout.describe(snapshot.take(deployment.id))
     stages = select(Stage).where(Stage.org_id == deployment.org_id, Stage.deployment_id == deployment.id)
     stages = stages.execution_options(populate_existing=True)
     return {

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import ColumnElement, Select, delete, false, func, or_, select, true
 
-from app import db, journal
+from app import db, journal, rows
 from app.billing import quotas
 from app.devices import bounds, queries, shadow, status
 from app.devices import drift as drifting
@@ -124,10 +124,7 @@ def remove(org_id: UUID, device_id: UUID) -> None:
 def get(org_id: UUID, device_id: UUID, *, lock: bool = False) -> Device:
     """The device, locked for this transaction if asked. Raises NotFound."""
     query = select(Device).where(Device.org_id == org_id, Device.id == device_id)
-    device = db.session.scalar(query.with_for_update().execution_options(populate_existing=True) if lock else query)
-    if device is None:
-        raise NotFound("device")
-    return device
+    return rows.one(query, "device", lock=lock)
 
 
 def reachable(org_id: UUID, device_id: UUID) -> tuple[Device, Connection | None]:

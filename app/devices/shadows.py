@@ -5,11 +5,11 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from app import clock, db, journal
+from app import clock, db, journal, rows
 from app.devices import bounds, drift, shadow
 from app.devices.models import Shadow
 from app.devices.shadow import Document
-from app.errors import NotFound, VersionConflict
+from app.errors import VersionConflict
 from app.jobs import enqueue
 
 ERROR_CHARACTERS = 500
@@ -74,10 +74,7 @@ def _note_error(row: Shadow) -> None:
 
 def _row(org_id: UUID, device_id: UUID, *, lock: bool = False) -> Shadow:
     query = select(Shadow).where(Shadow.org_id == org_id, Shadow.device_id == device_id)
-    row = db.session.scalar(query.with_for_update().execution_options(populate_existing=True) if lock else query)
-    if row is None:
-        raise NotFound("device")
-    return row
+    return rows.one(query, "device", lock=lock)
 
 
 def _document(row: Shadow) -> dict[str, Any]:

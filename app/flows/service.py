@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import defer
 
-from app import db
+from app import db, rows
 from app.billing import quotas
 from app.devices import drift
 from app.errors import NotFound
@@ -128,7 +128,4 @@ def version(org_id: UUID, flow_id: UUID, number: int) -> FlowVersion:
 
 def _one(org_id: UUID, flow_id: UUID, *, lock: bool = False) -> Flow:
     query = select(Flow).where(Flow.org_id == org_id, Flow.id == flow_id)
-    flow = db.session.scalar(query.with_for_update().execution_options(populate_existing=True) if lock else query)
-    if flow is None:
-        raise NotFound("flow")
-    return flow
+    return rows.one(query, "flow", lock=lock)

@@ -356,7 +356,7 @@ def test_heartbeats_follow_the_interval_and_silence_ends_the_link():
             link = await cloud.link()
             await until(lambda: sum(frame["type"] == "ping" for frame in link.frames) >= 3)
             assert device.received["pong"] >= 1
-            device._heard -= 60
+            device._heartbeat._heard -= 60
             link.send = lambda frame: None
             await cloud.link(nth=2)
 

@@ -301,7 +301,7 @@ def test_a_websocket_goes_both_ways_and_ends_with_either_side():
             assert browser.flow.cancel is None
             far.chunk(other.flow, b"", end=True)
             await until(lambda: not server.connections)
-            await until(lambda: far.device._proxy.active == 0)
+            await until(lambda: far.device._editing.proxy.active == 0)
             assert not other.flow.over
 
     run(work)
@@ -353,7 +353,7 @@ def test_only_a_device_with_an_editor_offers_one():
 def test_a_device_without_an_editor_pays_nothing_and_refuses_streams():
     async def work():
         async with edited(None) as far:
-            assert far.device._proxy is None
+            assert far.device._editing.proxy is None
             assert (await far.fetch()).cancel["code"] == "REFUSED"
 
     run(work)
@@ -395,11 +395,11 @@ def test_everything_ends_with_the_connection():
         async with Cloud() as cloud, local_server(serve) as server, edited(server.url, cloud) as far:
             flows = [far.open() for _ in range(5)] + [far.open("POST", "/", body=True)]
             await far.until(lambda: all(flow.received for flow in flows))
-            assert (server.open, far.device._proxy.active) == (6, 6)
+            assert (server.open, far.device._editing.proxy.active) == (6, 6)
             far.link.cut()
             await until(lambda: server.open == 0)
             await cloud.link(nth=2)
-            assert far.device._proxy is None
+            assert far.device._editing.proxy is None
             tasks = [task for task in asyncio.all_tasks() if "Stream." in repr(task.get_coro())]
             assert not tasks
 

@@ -19,7 +19,7 @@ async def still_works(far):
     """The connection is the same, commands are answered, and no stream is left over."""
     assert (await far.link.ask("health_check"))["status"] == "success"
     assert len(far.cloud.history) == 1
-    await until(lambda: far.device._proxy.active == 0)
+    await until(lambda: far.device._editing.proxy.active == 0)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_a_frame_against_the_rules_ends_its_stream_alone(wrong):
             await far.until(lambda: flow.received and other.received)
             far.link.send({**wrong, "id": flow.id})
             assert (await far.over(flow)).cancel["code"] == "PROTOCOL"
-            await until(lambda: far.device._proxy.active == 1)
+            await until(lambda: far.device._editing.proxy.active == 1)
             assert not other.over
             far.cancel(other)
             await still_works(far)
@@ -363,7 +363,7 @@ def test_there_are_never_more_streams_than_are_allowed():
             await far.until(lambda: all(flow.received for flow in flows))
             assert (await far.fetch()).cancel["code"] == "REFUSED"
             far.cancel(flows.pop())
-            await until(lambda: far.device._proxy.active == 63)
+            await until(lambda: far.device._editing.proxy.active == 63)
             flow = far.open()
             await far.until(lambda: flow.received)
             for other in [*flows, flow]:
@@ -377,10 +377,17 @@ def test_there_are_never_more_streams_than_are_allowed():
 def test_a_storm_of_streams_that_are_cancelled_at_once_leaves_nothing():
     async def work():
         async with local_server(waiting) as server, edited(server.url) as far:
+            flows = [far.open() for _ in range(2)]  # at least these have reached the server before they end
+            await until(lambda: server.open == 2)
             for _ in range(300):
-                far.cancel(far.open())
+                flows.append(far.open())
+                far.cancel(flows[-1])
+            for flow in flows[:2]:
+                far.cancel(flow)
             await still_works(far)
-            await until(lambda: not far.device._proxy._tasks)
+            await until(lambda: server.open == 0)
+            await until(lambda: not far.device._editing.proxy._tasks)
+            assert not any(flow.ended for flow in flows)
 
     run(work)
 

@@ -80,6 +80,6 @@ def test_a_device_without_streams_has_nothing_to_do_with_them():
     async def work():
         async with edited("http://127.0.0.1:1880") as far:
             assert (await far.link.ask("health_check"))["status"] == "success"
-            assert far.device._proxy is None
+            assert far.device._editing.proxy is None
 
     run(work)

@@ -210,8 +210,11 @@ def test_a_report_that_was_given_up_is_tried_again():
             await until(lambda: shadow["version"] == 2)
             device._shadow.retry = type(device._shadow.retry)(tries=1)
             cloud.rest_failures = [503]
+            asked = len(puts(cloud))
             await link.ask("deploy_flow", deployment())
             await until(lambda: shadow["reported"].get("flows", {}).get("flow-1"))
+            assert cloud.rest_failures == []
+            assert len(puts(cloud)) - asked >= 2
 
     in_cloud(work)
 

@@ -331,6 +331,7 @@ def test_many_lines_do_not_wait_for_the_interval():
             for number in range(journal.HASTE):
                 device.telemetry.journal.note("info", f"line {number}")
             await until(lambda: len(cloud.lines) == journal.HASTE, 2)
+            assert [line[2] for line in cloud.lines] == [f"line {number}" for number in range(journal.HASTE)]
 
     scenario(work)
 

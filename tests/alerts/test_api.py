@@ -151,3 +151,9 @@ def test_viewers_read_and_change_nothing(watched: Watched, app: Any) -> None:
     viewer.put(f"/alerts/{rule['id']}", {"enabled": False}, expect=403)
     viewer.post(f"/alerts/{rule['id']}/acknowledge", expect=403)
     viewer.post("/alerts", RULE, expect=403)
+    assert watched.api.get("/alerts", expect=200)["total"] == 1
+    now = watched.api.get(f"/alerts/{rule['id']}", expect=200)
+    assert (now["enabled"], watched.state(rule)) == (True, "firing")
+    assert [one["kind"] for one in watched.api.get(f"/alerts/{rule['id']}/events", expect=200)["items"]] == [
+        "firing", "created",
+    ]  # fmt: skip

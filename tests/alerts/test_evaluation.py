@@ -16,6 +16,7 @@ from app.alerts import evaluate, rules
 from app.alerts.rules import Rule, Standing
 from app.clock import now
 from tests.alerts.watched import Watched, tick
+from tests.statements import counted
 
 
 @pytest.fixture
@@ -129,28 +130,14 @@ def test_a_rule_is_evaluated_once_a_tick(watched: Watched) -> None:
 
 def test_many_rules_are_one_statement(watched: Watched) -> None:
     """Set-wise: three times the rules and devices ask the database for nothing more."""
-    counted = []
+    sent = []
     for _ in range(2):
         for _ in range(3):
             watched.rule()
-        counted.append(_statements())
-    assert counted[0] == counted[1]
-
-
-def _statements() -> int:
-    from sqlalchemy import event
-
-    seen: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_more: Any) -> None:
-        seen.append(statement)
-
-    event.listen(db.engine(), "before_cursor_execute", note)
-    try:
-        tick()
-    finally:
-        event.remove(db.engine(), "before_cursor_execute", note)
-    return len(seen)
+        with counted() as seen:
+            tick()
+        sent.append(len(seen))
+    assert sent[0] == sent[1] > 0
 
 
 class Twin:

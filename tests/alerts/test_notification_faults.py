@@ -26,12 +26,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         yield one
 
 
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as one:
-        yield one
-
-
 def rules(org: UUID, receiver: Receiver, count: int) -> list[AlertRule]:
     """Rules that fire. Nobody asks for their notifications: as if each such job had been lost."""
     made = [rows.rule(org, {"type": "webhook", "url": receiver.url}, name=f"rule {n}") for n in range(count)]

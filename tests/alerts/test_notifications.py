@@ -1,7 +1,7 @@
 """What channels are told of a rule's alerts: once, together, in order, again when it failed, and no more when seen."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -21,17 +21,7 @@ from tests.alerts import rows
 from tests.alerts.receivers import MailServer, Receiver, status
 from workers import notifications as actors
 
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as one:
-        yield one
-
-
-@pytest.fixture(autouse=True)
-def _private(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with rows.settings_with(monkeypatch, webhook, webhook_private=True):
-        yield
+pytestmark = pytest.mark.usefixtures("private_targets")
 
 
 def hook(receiver: Receiver, path: str = "") -> dict[str, Any]:

@@ -4,7 +4,6 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
@@ -33,16 +32,7 @@ PAYLOAD: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as one:
-        yield one
-
-
-@pytest.fixture(autouse=True)
-def _private(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with rows.settings_with(monkeypatch, webhook, webhook_private=True):
-        yield
+pytestmark = pytest.mark.usefixtures("private_targets")
 
 
 def sent(url: str, **fields: Any) -> Any:

@@ -93,28 +93,31 @@ def test_no_mutation_passes(app: Any, forged: dict[str, str]) -> None:
 def test_the_control_passes(app: Any) -> None:
     person = people.register(app)
     token = signed(claims(person))
-    for path in ALL:
-        Client(app, {"Authorization": f"bearer {token}"}).get(path, expect=200)
+    answers = [Client(app, {"Authorization": f"bearer {token}"}).get(path, expect=200) for path in ALL]
+    assert len(answers) >= 2
+    profile = Client(app, {"Authorization": f"bearer {token}"}).get("/auth/profile", expect=200)
+    assert profile["id"] == person.id
 
 
 def test_a_revoked_session_does_not_pass(app: Any) -> None:
     person = people.register(app)
+    assert {person.api.get(path).status_code for path in ALL} == {200}
     person.api.post("/auth/logout", expect=204)
-    for path in ALL:
-        person.api.get(path, expect=401)
+    refused = [person.api.get(path, expect=401) for path in ALL]
+    assert {one["code"] for one in refused} == {"UNAUTHORIZED"}
 
 
 def test_missing_credentials_are_asked_for(app: Any) -> None:
     answer = Client(app, {}).get("/auth/profile")
     assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
     for headers in ({"Authorization": "Basic YTpi"}, {"Authorization": "Bearer"}, {"X-API-Key": "x"}):
-        Client(app, headers).get("/organizations", expect=401)
+        assert Client(app, headers).get("/organizations", expect=401)["code"] == "UNAUTHORIZED"
 
 
 def test_a_device_key_opens_nothing_here(app: Any, org: Any) -> None:
     _device, key = make.device(org)
-    for path in (*ALL, f"/organizations/{org}"):
-        Client(app, {"X-API-Key": key}).get(path, expect=403)
+    refused = [Client(app, {"X-API-Key": key}).get(path, expect=403) for path in (*ALL, f"/organizations/{org}")]
+    assert {one["code"] for one in refused} == {"FORBIDDEN"}
 
 
 def test_a_token_that_opened_something_ends_all_the_same(app: Any) -> None:

@@ -51,7 +51,8 @@ def test_a_key_makes_no_keys_and_has_no_profile(app: Any, org: Any) -> None:
     program.post("/auth/api-keys", {"name": "k", "role": "viewer"}, expect=403)
     program.get("/auth/profile", expect=403)
     program.post("/auth/logout", expect=403)
-    program.get("/auth/api-keys", expect=200)
+    listed = program.get("/auth/api-keys", expect=200)
+    assert len(listed["items"]) == 1  # itself
 
 
 def test_an_expired_key_opens_nothing(app: Any) -> None:
@@ -61,7 +62,7 @@ def test_an_expired_key_opens_nothing(app: Any) -> None:
     program.get("/organizations", expect=200)
     with db.transaction(person.org) as session:
         session.execute(update(ApiKey).where(ApiKey.id == made["id"]).values(expires_at=func.now()))
-    program.get("/organizations", expect=401)
+    assert program.get("/organizations", expect=401)["code"] == "UNAUTHORIZED"
 
 
 @pytest.mark.parametrize(

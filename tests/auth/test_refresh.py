@@ -84,9 +84,11 @@ def test_late_reuse_by_twenty_at_once_ends_the_session(app: Any, person: Person)
 
 def test_tokens_that_are_none(app: Any, person: Person) -> None:
     for token in ("x", "refresh_" + "A" * 43, person.answer["access_token"][:200], person.refresh_token[:-1]):
-        refresh(app, token, expect=401)
+        assert refresh(app, token, expect=401)["code"] == "UNAUTHORIZED"
     for body in ({}, {"refresh_token": None}, {"refresh_token": "a\0b"}, {"refresh_token": "x", "more": 1}):
-        Client(app, {}).post("/auth/refresh", body, expect=400)
+        assert Client(app, {}).post("/auth/refresh", body, expect=400)["code"] == "VALIDATION_ERROR"
+    # None of them was taken for the right one used twice.
+    assert refresh(app, person.refresh_token, expect=200)["user"]["id"] == person.id
 
 
 def test_an_expired_session_ends_with_its_tokens(app: Any, person: Person) -> None:

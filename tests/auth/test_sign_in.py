@@ -172,7 +172,8 @@ def test_hashes_are_argon2id_and_renewed_when_the_parameters_change(app: Any) ->
 
 def test_a_password_is_the_same_however_it_is_typed(app: Any) -> None:
     person = people.register(app, password="caf\u00e9 au lait")
-    people.login(app, person.email, "cafe\u0301 au lait")
+    assert people.login(app, person.email, "cafe\u0301 au lait").id == person.id
+    Client(app, {}).post("/auth/login", {"email": person.email, "password": "cafe au lait"}, expect=401)
 
 
 def test_a_sign_in_is_recorded(app: Any) -> None:

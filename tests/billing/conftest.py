@@ -8,7 +8,7 @@ import pytest
 
 from config.settings import settings
 from tests.billing.helpers_routes import Buyer, worker
-from tests.billing.local import LocalStripe, Organization
+from tests.billing.local import VISA, LocalStripe, Organization
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +34,14 @@ def stripe(stripe_server: LocalStripe, monkeypatch: pytest.MonkeyPatch) -> Itera
 def owner(org: UUID, stripe: LocalStripe) -> Organization:
     """A fresh organization that can buy."""
     return Organization(org, stripe)
+
+
+@pytest.fixture
+def subscriber(owner: Organization) -> Organization:
+    """One that has bought the plan Pro; its requests to Stripe are forgotten."""
+    owner.run("subscription.create", **VISA)
+    owner.stripe.quiet()
+    return owner
 
 
 @pytest.fixture

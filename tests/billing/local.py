@@ -18,6 +18,8 @@ from app.billing import accounts, events, operations, sync
 from tests.platform import ROOT, free_port
 
 KEY = "sk_test_of_the_tests"
+VISA = {"plan": "pro", "payment_method_id": "pm_card_visa", "trial": False}
+"""To ``subscription.create``: paid at once by a card that pays."""
 SECRETS = ("whsec_of_the_tests", "whsec_of_the_future")
 
 

@@ -114,6 +114,72 @@ def test_an_hour_that_was_told_before_by_another_operation_doubles_nothing(custo
     assert ([one.state for one in asked(customer)], reported(customer)) == (["done"], [True])
 
 
+def a_day_passes(owner: Organization) -> None:
+    """Stripe forgets keys and identifiers; what is in the outbox grows old."""
+    owner.stripe.control("DELETE", "/memory")
+    owner.execute("UPDATE billing_operations SET created_at = created_at - interval '25 hours' WHERE state = 'queued'")
+    owner.due_now()
+
+
+@pytest.mark.parametrize("after_effect", [True, False])
+def test_an_outcome_that_is_unknown_for_a_day_is_asked_for_before_a_repeat(
+    customer: Organization, after_effect: bool
+) -> None:
+    """Of three events the second one's answer was lost, or the event itself."""
+    use(customer, hours_ago(4))
+    submit()
+    customer.stripe.fault(0, "/v1/billing/meter_events", after_effect=True)
+    customer.work()
+    customer.due_now()
+    customer.stripe.fault(0, "/v1/billing/meter_events", times=2, after_effect=after_effect)
+    customer.work()
+    a_day_passes(customer)
+    customer.stripe.quiet()
+    customer.work()
+    assert told(customer) == TOLD
+    assert ([one.state for one in asked(customer)], reported(customer)) == (["done"], [True])
+    assert len(customer.stripe.requests("POST", "/v1/billing/meter_events")) == 2
+
+
+def test_without_asking_first_the_same_would_be_billed_twice(
+    customer: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metering, "_known", lambda *_: set())
+    use(customer, hours_ago(4))
+    submit()
+    customer.stripe.fault(0, "/v1/billing/meter_events", after_effect=True)
+    customer.work()
+    a_day_passes(customer)
+    customer.work()
+    assert told(customer) == {**TOLD, "edgeflow_device_seconds": 2 * 5400}
+
+
+def test_what_the_meter_has_from_elsewhere_is_not_added_to(customer: Organization) -> None:
+    """Another amount than ours: nobody knows what it is, so rather too little is billed."""
+    use(customer, hours_ago(4))
+    submit()
+    customer.stripe.fault(0, "/v1/billing/meter_events")
+    customer.work()
+    customer.stripe.v1.billing.meter_events.create(
+        {
+            "event_name": "edgeflow_commands", "timestamp": int(hours_ago(4).timestamp()),
+            "payload": {"stripe_customer_id": customer.account.customer_id, "value": "2"},
+        }
+    )  # fmt: skip
+    a_day_passes(customer)
+    customer.work()
+    assert told(customer) == {**TOLD, "edgeflow_commands": 2}
+
+
+def test_a_report_that_waited_for_a_day_untried_asks_nothing(customer: Organization) -> None:
+    use(customer, hours_ago(4))
+    submit()
+    a_day_passes(customer)
+    customer.work()
+    assert customer.stripe.requests("GET", "/v1/billing/meters") == []
+    assert told(customer) == TOLD
+
+
 @pytest.fixture
 def without_meter(stripe: LocalStripe) -> Iterator[str]:
     """A meter that there is not at Stripe."""

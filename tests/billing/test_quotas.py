@@ -1,6 +1,7 @@
 """Quotas hold where things are made: at the last place one comes in, however many try at once."""
 
 import re
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -86,6 +87,12 @@ def used(api: Any, org: UUID, quota: str) -> int:
     else:
         paths = [f"/{quota.partition('_')[0]}"]
     return sum(api.get(path, expect=200)["total"] for path in paths)
+
+
+def counted(api: Any) -> int:
+    """Deployments of this month, as the quota counts them."""
+    items = api.get("/billing/quotas", expect=200)["items"]
+    return next(item["used"] for item in items if item["quota"] == "deployments_per_month")
 
 
 class Maker:
@@ -419,11 +426,61 @@ class TestDeployments:
         for _ in range(FEW):
             fleet.deploy(start=False)
         fleet.deploy(expect=402)
-        begin = "date_trunc('month', now(), 'UTC')"
-        fleet.sql(f"UPDATE deployments SET created_at = {begin} - interval '1 microsecond' WHERE true")
-        fleet.deploy(start=False)
-        fleet.sql(f"UPDATE deployments SET created_at = {begin}")
+        fleet.sql("UPDATE usage_months SET month = month - interval '1 month'")
+        for number in range(FEW):
+            assert counted(fleet.api) == number
+            fleet.deploy(start=False)
         fleet.deploy(expect=402)
+        months = sql(fleet.org, "SELECT deployments FROM usage_months ORDER BY month").scalars().all()
+        assert months == [FEW, FEW]
+
+    def test_what_was_deleted_was_made_all_the_same(self, fleet: Fleet) -> None:
+        """A flow takes its deployments with it; that gives no places back."""
+        for number in range(FEW):
+            another = Fleet(fleet.api, fleet.org)
+            another.act(another.deploy(start=False), "cancel")
+            fleet.api.delete(f"/flows/{another.flow_id}", expect=204)
+            assert used(fleet.api, fleet.org, "deployments_per_month") == 0
+            assert counted(fleet.api) == number + 1
+        assert fleet.api.get("/billing/usage", expect=200)["totals"]["deployments"] == FEW
+        refusal = fleet.deploy(expect=402)
+        assert (refusal["quota"], refusal["used"]) == ("deployments_per_month", FEW)
+
+    def test_claims_at_the_limit_never_pass_it(self, org: UUID) -> None:
+        """Twenty at once, of which some give up what they claimed: a place that is given up is free again."""
+
+        together = threading.Barrier(20)
+
+        def claim(number: int) -> bool:
+            together.wait(10)
+            try:
+                with db.transaction(org) as session:
+                    quotas.claim(org, "deployments_per_month")
+                    session.execute(text("SELECT pg_sleep(0.05)"))  # a claim is not over before its commit
+                    if number % 4 == 0:
+                        raise InterruptedError
+            except (QuotaExceeded, InterruptedError):
+                return False
+            return True
+
+        for _ in range(5):
+            sql(org, "DELETE FROM usage_months")
+            assert sum(at_once(20, claim)) == FEW
+            assert sql(org, "SELECT deployments FROM usage_months").scalar() == FEW
+
+    def test_an_unlimited_plan_counts_as_well(self, org: UUID) -> None:
+        """It may become smaller in the course of the month."""
+        subscribe(org, "enterprise")
+
+        def claim(_number: int) -> None:
+            with db.transaction(org):
+                quotas.claim(org, "deployments_per_month")
+
+        at_once(20, claim)
+        subscribe(org, "free")
+        with db.transaction(org), pytest.raises(QuotaExceeded) as refusal:
+            quotas.claim(org, "deployments_per_month")
+        assert refusal.value.extra["used"] == 20
 
     def test_a_deployment_that_cannot_be_is_refused_as_that(self, fleet: Fleet) -> None:
         for _ in range(FEW):
@@ -467,10 +524,9 @@ def populated(app: Any, org: UUID) -> UUID:
     for _ in range(2):
         Maker(app, org, "members")(expect=201)
     sql(org, "UPDATE invitations SET expires_at = now() WHERE id = (SELECT id FROM invitations LIMIT 1)")
-    month_ago = (
-        "UPDATE deployments SET created_at = now() - interval '1 month' WHERE id = (SELECT id FROM deployments LIMIT 1)"
-    )
-    sql(org, month_ago)
+    month = "date_trunc('month', now(), 'UTC')"
+    sql(org, f"INSERT INTO usage_months VALUES (:org, {month} - interval '1 month', 1000)")
+    sql(org, f"UPDATE usage_months SET deployments = 2 WHERE month = {month}")
     midnight = "date_trunc('day', now(), 'UTC')"
     sql(org, f"INSERT INTO usage_points (org_id, hour, points, refused) VALUES (:org, {midnight}, 7, 2)")
     sql(org, f"INSERT INTO usage_points (org_id, hour, points) VALUES (:org, {midnight} - interval '1 hour', 1000)")

@@ -10,16 +10,7 @@ import pytest
 
 from app.billing import accounts, stripe_client, sync
 from tests import make
-from tests.billing.local import Organization
-
-VISA = {"plan": "pro", "payment_method_id": "pm_card_visa", "trial": False}
-
-
-@pytest.fixture
-def subscriber(owner: Organization) -> Organization:
-    owner.run("subscription.create", **VISA)
-    owner.stripe.quiet()
-    return owner
+from tests.billing.local import VISA, Organization
 
 
 def look(owner: Organization) -> None:

@@ -5,12 +5,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from app import db
 from tests import make
 from tests.deployments.fleet import Fleet
 from tests.deployments.reports import Agent, hash_of
+from tests.statements import counted
 
 OTHER = "0" * 64
 
@@ -129,20 +130,12 @@ def test_a_removed_or_deleted_flow_drifts_no_more(fleet: Fleet) -> None:
 
 def test_a_device_that_reports_no_flows_costs_nothing(fleet: Fleet) -> None:
     agent = Agent(fleet)
-    asked: list[str] = []
-
-    def remember(_c: Any, _u: Any, statement: str, *_more: Any) -> None:
-        asked.append(statement)
-
-    event.listen(db.engine(), "before_cursor_execute", remember)
-    try:
+    with counted() as asked:
         agent.report(temperature=20)
         fleet.finish(fleet.deploy())
         assert not any("held AS" in one for one in asked)
         agent.runs(1)
         assert sum("held AS" in one for one in asked) == 1
-    finally:
-        event.remove(db.engine(), "before_cursor_execute", remember)
 
 
 def test_restoring_sends_it_again_although_it_is_installed(fleet: Fleet) -> None:

@@ -65,6 +65,7 @@ def test_the_reconciler_asks_for_what_is_due(api: Any, org: UUID, rollouts: Any)
 
 def test_a_deployment_that_is_gone_is_no_error(org: UUID, rollouts: Any) -> None:
     rollouts.advance(str(org), str(org))
+    assert asked_for({"id": str(org)}) == 0
 
 
 def test_two_deployments_that_want_the_same_device_at_the_same_moment(api: Any, org: UUID) -> None:
@@ -94,6 +95,8 @@ def test_canceling_while_answers_come_leaves_nothing_open(api: Any, org: UUID) -
             answering = pool.submit(fleet.answer, commands, "START_FAILED")
             pool.submit(fleet.act, made, "cancel").result()
             answering.result()
-        assert set(fleet.states(made)) <= {"failed", "canceled"}
+        states = fleet.states(made)
+        assert len(states) == 6
+        assert set(states) <= {"failed", "canceled"}
         with db.transaction(org):
             assert engine.advance(org, UUID(made["id"])) == []

@@ -5,7 +5,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import event
 
 from app import db
 from app.clock import now
@@ -13,6 +12,7 @@ from app.clock import rfc3339 as iso
 from app.deployments import engine
 from tests import make
 from tests.deployments.fleet import Fleet
+from tests.statements import counted
 
 NIGHT = {"from": "22:00", "to": "04:00"}
 DAY_NAMES = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -341,18 +341,3 @@ def test_statements_do_not_grow_with_the_fleet(api: Any, org: UUID) -> None:
     assert fleet.read(made)["status"] == "succeeded"
     rounds = 3
     assert len(seen) <= 24 * (rounds + 1), "a fixed number in each round, whatever the number of devices"
-
-
-class counted:
-    """The statements that the engine sends meanwhile."""
-
-    def __enter__(self) -> list[str]:
-        self.seen: list[str] = []
-        event.listen(db.engine(), "before_cursor_execute", self._note)
-        return self.seen
-
-    def __exit__(self, *_error: object) -> None:
-        event.remove(db.engine(), "before_cursor_execute", self._note)
-
-    def _note(self, _connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        self.seen.append(statement)

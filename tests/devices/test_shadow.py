@@ -143,9 +143,21 @@ def test_times_of_untouched_keys_stay() -> None:
     assert times == {"a": "old", "b.c": "new", "b.d": "old", "e": "new"}
 
 
-@pytest.mark.parametrize("patch", [{"a": None}, {"a": {"b": None}}, {"a": None, "b": {"c": {"d": None}}}, {}])
-def test_a_device_may_clear_desired(patch: dict[str, Any]) -> None:
+DESIRED = {"a": {"b": 1, "c": 2}, "b": {"c": {"d": 3}}}
+
+
+@pytest.mark.parametrize(
+    ("patch", "left"),
+    [
+        ({"a": None}, {"b": {"c": {"d": 3}}}),
+        ({"a": {"b": None}}, {"a": {"c": 2}, "b": {"c": {"d": 3}}}),
+        ({"a": None, "b": {"c": {"d": None}}}, {"b": {"c": {}}}),
+        ({}, DESIRED),
+    ],
+)
+def test_a_device_may_clear_desired(patch: dict[str, Any], left: dict[str, Any]) -> None:
     shadow.permit(patch, {"x": 1}, by_device=True)
+    assert shadow.clear(DESIRED, patch) == left
 
 
 @pytest.mark.parametrize("patch", [{"a": 1}, {"a": {}}, {"a": {"b": None, "c": 0}}, {"a": [None]}, {"a": False}])

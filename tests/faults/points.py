@@ -128,9 +128,9 @@ def _no_reconciler() -> None:
 
 
 def _no_redelivery() -> None:
-    from app.deployments import queries
+    from app.deployments import executions
 
-    queries.redeliver = lambda *_: ()
+    executions.redeliver = lambda *_: ()
 
 
 def _no_send_limit() -> None:

@@ -203,4 +203,5 @@ def _billing(made: Population) -> list[object]:
         ),
         billing.UsagePoints(org_id=org, hour=hour, points=7),
         billing.UsageHour(org_id=org, hour=hour, device_seconds=3600, commands=1, deployments=1, points=7),
+        billing.UsageMonth(org_id=org, month=hour.replace(day=1, hour=0), deployments=1),
     ]  # fmt: skip

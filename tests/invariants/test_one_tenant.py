@@ -115,7 +115,8 @@ def test_a_garbled_message_fails_before_it_touches_a_row(two: tuple[Population, 
 
 
 def test_every_job_about_a_tenant_names_it_first() -> None:
-    sweeps = {entry.job for entry in SCHEDULE}
-    for name, actor in jobs.broker().actors.items():
+    sweeps, actors = {entry.job for entry in SCHEDULE}, jobs.broker().actors
+    assert actors.keys() > sweeps
+    for name, actor in actors.items():
         parameters = list(actor.fn.__annotations__)
         assert parameters[0] == ("due_at" if name in sweeps else "org_id"), name

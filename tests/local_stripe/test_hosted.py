@@ -136,5 +136,8 @@ def test_meter_events_count_once(api: stripe.StripeClient) -> None:
         with pytest.raises(stripe.InvalidRequestError):
             report(**one)
     meter = next(m.id for m in api.v1.billing.meters.list().data if m.event_name == "device_hours")
-    span: Any = {"customer": customer, "start_time": now - 60, "end_time": now + 60}
+    minute = now // 60 * 60
+    span: Any = {"customer": customer, "start_time": minute - 60, "end_time": minute + 60}
     assert api.v1.billing.meters.event_summaries.list(meter, span).data[0].aggregated_value == 7.5
+    with pytest.raises(stripe.InvalidRequestError, match="minute"):
+        api.v1.billing.meters.event_summaries.list(meter, {**span, "start_time": minute - 59})

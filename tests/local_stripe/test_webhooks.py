@@ -37,6 +37,7 @@ def test_what_was_refused_comes_again(someone: Someone, receiver: Receiver) -> N
     id = someone.api.v1.customers.create({"email": "again@example.com"}).id
     until(lambda: receiver.events(id))
     (event,) = receiver.events(id)
+    assert receiver.refuse == 0
     until(lambda: someone.api.v1.events.retrieve(event["id"]).pending_webhooks == 0)
 
 

@@ -5,12 +5,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from app import db
 from app.logs import levels, store
 from tests import make
 from tests.logs.entries import add
+from tests.statements import counted
 
 
 def stored(api: Any) -> list[Any]:
@@ -77,22 +78,15 @@ def test_the_time_that_a_device_claimed_stands_beside(api: Any, org: UUID) -> No
 
 
 def test_many_entries_of_many_tenants_are_one_copy_and_one_insert(app: Any) -> None:
-    tenants, seen = [make.organization() for _ in range(3)], list[str]()
+    tenants = [make.organization() for _ in range(3)]
     moment = datetime.now(UTC)
     rows = [(tenants[n % 3], uuid4(), moment - timedelta(days=n % 5), None, moment, "info", str(n), None)
             for n in range(3_000)]  # fmt: skip
     with db.transaction(system=True) as session:
         session.connection()
-
-        def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-            seen.append(statement)
-
-        event.listen(db.engine(), "before_cursor_execute", note)
-        try:
+        with counted() as seen:
             assert store.add(session, rows) == 3_000
             assert store.add(session, []) == 0
-        finally:
-            event.remove(db.engine(), "before_cursor_execute", note)
     # Between the two is the COPY, which goes past SQLAlchemy.
     assert [statement.split()[0] for statement in seen] == ["CREATE", "WITH"]
     for tenant in tenants:

@@ -52,19 +52,25 @@ EXAMPLES: dict[str, list[Example]] = {
                 "line_items": [{"price": "price_1", "quantity": 1}],
                 "success_url": "https://example.org/paid",
                 "cancel_url": "https://example.org/left",
+                "metadata": {"operation": "o"},
                 "subscription_data": {"metadata": {"org_id": "9f0e"}, "trial_period_days": 14},
             },
             key="k",
         )
     ],
+    "open_checkout_sessions": [call("cus_1")],
+    "expire_checkout_session": [call("cs_1", key="k")],
+    "paid_invoices": [call("sub_1")],
+    "refund": [call("pi_1", key="k")],
     "create_portal_session": [call("cus_1", "https://example.org/back", key="k")],
     "create_meter_event": [
         call(name="commands", identifier="i", customer_id="cus_1", value=7, timestamp=METER_TIME, key="k")
     ],
+    "meters": [call()],
+    "meter_total": [call("mtr_1", "cus_1", METER_TIME, METER_TIME + 3600)],
     "price": [call("price_1")],
     "event_pages": [call(METER_TIME)],
 }
 ASKS_NO_API = {
-    "invoice_pdf": "reads the address that Stripe gave with the invoice",
     "check_signature": "asks nobody",
 }

@@ -212,6 +212,12 @@ class Life:
         self.v1.charges.list({"payment_intent": paid.id})
         charge: Any = paid.latest_charge
         self.v1.charges.retrieve(charge.id)
+        back = self.v1.refunds.create({"payment_intent": paid.id, "amount": 40, "reason": "duplicate"})
+        self.v1.refunds.create({"charge": charge.id, "metadata": {"of": "the rest"}})
+        assert self.v1.charges.retrieve(charge.id).refunded
+        self.refused(lambda: self.v1.refunds.create({"payment_intent": paid.id}))
+        self.v1.refunds.retrieve(back.id, {"expand": ["charge"]})
+        assert len(self.v1.refunds.list({"payment_intent": paid.id}).data) == 2
         self.v1.payment_intents.cancel(self.v1.payment_intents.create(once).id)
         declined: Any = {**once, "payment_method": "pm_card_chargeDeclined", "confirm": True}
         self.refused(lambda: self.v1.payment_intents.create(declined))

@@ -152,6 +152,7 @@ KINDS = {
     "payment_method",
     "price",
     "product",
+    "refund",
     "setup_intent",
     "subscription",
     "subscription_item",

@@ -58,9 +58,39 @@ def buy_change_and_leave(owner: Owner) -> None:
     owner.run("payment_method.default", stripe_id=added)
     owner.run("payment_method.remove", stripe_id=added)
     owner.run("portal.create", return_url="https://a.example/")
-    owner.run("meter.report", hour=store_hour(owner))
+    report_again_after_a_day(owner)
     owner.run("subscription.cancel", at="now")
-    owner.run("checkout.create", plan="pro", **PAGES)
+    for _ in range(2):  # the second closes the first
+        page = owner.run("checkout.create", plan="pro", **PAGES)["url"]
+    buy_twice(owner, page)
+
+
+def buy_twice(owner: Owner, page: str) -> None:
+    """On a page, and beside it: the second is taken back."""
+    httpx.post(page, data={"card": "pm_card_visa"}, trust_env=False)
+    owner.stripe.v1.subscriptions.create(
+        {
+            "customer": str(owner.account.customer_id), "items": [{"price": "price_edgeflow_pro_month"}],
+            "metadata": {"org_id": str(owner.id)},
+        }
+    )  # fmt: skip
+    owner.want()
+    owner.work()
+    owner.kinds |= {
+        row.kind for row in owner.rows("SELECT kind FROM billing_operations WHERE kind = 'checkout.settle'")
+    }
+
+
+def report_again_after_a_day(owner: Owner) -> None:
+    """The first answer was lost, so the meters are asked what they have."""
+    hour = store_hour(owner)
+    owner.stripe.fault(0, "/v1/billing/meter_events", after_effect=True)
+    operation_id = owner.submit("meter.report", hour=hour)
+    owner.work()
+    owner.execute("UPDATE billing_operations SET created_at = now() - interval '25 hours' WHERE state = 'queued'")
+    owner.due_now()
+    owner.work()
+    owner.wait(operation_id)
 
 
 def store_hour(owner: Owner) -> str:

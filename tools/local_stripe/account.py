@@ -18,7 +18,7 @@ _ALPHABET = string.ascii_letters + string.digits
 PREFIXES = {
     "cus": "customer", "pm": "payment_method", "sub": "subscription", "in": "invoice", "pi": "payment_intent",
     "seti": "setup_intent", "ch": "charge", "prod": "product", "price": "price", "clock": "test_helpers.test_clock",
-    "inpay": "invoice_payment", "evt": "event", "mtr": "billing.meter", "cs": "checkout.session",
+    "re": "refund", "inpay": "invoice_payment", "evt": "event", "mtr": "billing.meter", "cs": "checkout.session",
 }  # fmt: skip
 
 

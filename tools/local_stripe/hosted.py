@@ -7,6 +7,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from tools.local_stripe import errors, pages, pdf
 from tools.local_stripe.account import Account, listing, public
+from tools.local_stripe.held import account
 from tools.local_stripe.params import Params
 from tools.local_stripe.resources import customers, intents, invoices, payment_methods, sessions, subscriptions
 from tools.local_stripe.store import Obj
@@ -14,96 +15,100 @@ from tools.local_stripe.store import Obj
 Page = str | BaseResponse | tuple[Any, int]
 _SEE_OTHER = 303
 
+routes = Blueprint("hosted", __name__)
 
-def blueprint(account: Account) -> Blueprint:
-    """The pages of one account."""
-    routes = Blueprint("hosted", __name__)
 
-    @routes.errorhandler(errors.StripeError)
-    def refuse(error: errors.StripeError) -> tuple[dict[str, Any], int]:
+@routes.errorhandler(errors.StripeError)
+def refuse(error: errors.StripeError) -> tuple[dict[str, Any], int]:
+    account.store.rollback()
+    return error.body(), error.status
+
+
+@routes.get("/c/pay/<id>")
+def checkout(id: str) -> Page:
+    return _checkout(account, id)
+
+
+@routes.post("/c/pay/<id>")
+def pay(id: str) -> Page:
+    session = account.get("checkout.session", id)
+    if request.form.get("action") == "cancel":
+        return redirect(session["cancel_url"] or session["success_url"], _SEE_OTHER)
+    try:
+        session = sessions.complete(account, id, request.form.get("card", ""))
+    except errors.StripeError as error:
+        account.store.rollback()
+        return _checkout(account, id, error.message), 402
+    account.store.commit()
+    if session.get("_confirm"):
+        return redirect(f"/_local/confirm/{session['_confirm']}", _SEE_OTHER)
+    return redirect(_success(session), _SEE_OTHER)
+
+
+@routes.get("/p/session/<id>")
+def portal(id: str) -> Page:
+    return _portal(account, id)
+
+
+@routes.post("/p/session/<id>")
+def manage(id: str) -> Page:
+    session = account.get("billing_portal.session", id)
+    try:
+        _manage(account, session["customer"], request.form)
+    except errors.StripeError as error:
+        _conclude(account, error)
+        asked = error.fields.get("payment_intent", {})
+        if asked.get("status") == "requires_action":
+            return redirect(f"/_local/confirm/{asked['id']}", _SEE_OTHER)
+        return _portal(account, id, error.message), 402
+    account.store.commit()
+    return redirect(request.path, _SEE_OTHER)
+
+
+@routes.get("/_local/confirm/<id>")
+def question(id: str) -> Page:
+    return pages.confirmation(public(_intent(account, id)))
+
+
+@routes.post("/_local/confirm/<id>")
+def confirm(id: str) -> Page:
+    """``outcome=succeed|fail`` by a form or as JSON; JSON is answered by the intent as it is now."""
+    given = request.get_json(silent=True) or request.form
+    agreed = given.get("outcome", "succeed") == "succeed"
+    try:
+        intent = intents.answered(account, id, agreed)
+    except errors.StripeError as error:
         account.store.rollback()
         return error.body(), error.status
+    target = _finished(account, intent)
+    account.store.commit()
+    if request.is_json or not request.form:
+        return public(intent), 200
+    return redirect(target, _SEE_OTHER) if target else pages.confirmation(public(intent))
 
-    @routes.get("/c/pay/<id>")
-    def checkout(id: str) -> Page:
-        return _checkout(account, id)
 
-    @routes.post("/c/pay/<id>")
-    def pay(id: str) -> Page:
-        session = account.get("checkout.session", id)
-        if request.form.get("action") == "cancel":
-            return redirect(session["cancel_url"] or session["success_url"], _SEE_OTHER)
-        try:
-            session = sessions.complete(account, id, request.form.get("card", ""))
-        except errors.StripeError as error:
-            account.store.rollback()
-            return _checkout(account, id, error.message), 402
-        account.store.commit()
-        if session.get("_confirm"):
-            return redirect(f"/_local/confirm/{session['_confirm']}", _SEE_OTHER)
-        return redirect(_success(session), _SEE_OTHER)
+@routes.get("/i/<id>")
+def invoice(id: str) -> Page:
+    """Paid here while it is open; later it is a paper."""
+    found = account.get("invoice", id)
+    if found["status"] != "open" or (account.store.get(found["customer"]) or {}).get("deleted"):
+        return redirect(f"/i/{id}/pdf", _SEE_OTHER)
+    portal = sessions.create_portal(account, Params({"customer": found["customer"]}))
+    account.store.commit()
+    return redirect(portal["url"], _SEE_OTHER)
 
-    @routes.get("/p/session/<id>")
-    def portal(id: str) -> Page:
-        return _portal(account, id)
 
-    @routes.post("/p/session/<id>")
-    def manage(id: str) -> Page:
-        session = account.get("billing_portal.session", id)
-        try:
-            _manage(account, session["customer"], request.form)
-        except errors.StripeError as error:
-            _conclude(account, error)
-            asked = error.fields.get("payment_intent", {})
-            if asked.get("status") == "requires_action":
-                return redirect(f"/_local/confirm/{asked['id']}", _SEE_OTHER)
-            return _portal(account, id, error.message), 402
-        account.store.commit()
-        return redirect(request.path, _SEE_OTHER)
-
-    @routes.get("/_local/confirm/<id>")
-    def question(id: str) -> Page:
-        return pages.confirmation(public(_intent(account, id)))
-
-    @routes.post("/_local/confirm/<id>")
-    def confirm(id: str) -> Page:
-        """``outcome=succeed|fail`` by a form or as JSON; JSON is answered by the intent as it is now."""
-        given = request.get_json(silent=True) or request.form
-        agreed = given.get("outcome", "succeed") == "succeed"
-        try:
-            intent = intents.answered(account, id, agreed)
-        except errors.StripeError as error:
-            account.store.rollback()
-            return error.body(), error.status
-        target = _finished(account, intent)
-        account.store.commit()
-        if request.is_json or not request.form:
-            return public(intent), 200
-        return redirect(target, _SEE_OTHER) if target else pages.confirmation(public(intent))
-
-    @routes.get("/i/<id>")
-    def invoice(id: str) -> Page:
-        """Paid here while it is open; later it is a paper."""
-        found = account.get("invoice", id)
-        if found["status"] != "open" or (account.store.get(found["customer"]) or {}).get("deleted"):
-            return redirect(f"/i/{id}/pdf", _SEE_OTHER)
-        portal = sessions.create_portal(account, Params({"customer": found["customer"]}))
-        account.store.commit()
-        return redirect(portal["url"], _SEE_OTHER)
-
-    @routes.get("/i/<id>/pdf")
-    def paper(id: str) -> Page:
-        found = account.get("invoice", id)
-        if not found["number"]:
-            raise errors.no_such("invoice", id, status=404)
-        customer = account.store.get(found["customer"]) or {"id": found["customer"]}
-        # The invoice keeps whom it was for, also when the customer is gone.
-        known = {**customer, "name": found["customer_name"], "email": found["customer_email"]}
-        name = f'attachment; filename="Invoice-{found["number"]}.pdf"'
-        document = pdf.render(public(found), public(known))
-        return Response(document, mimetype="application/pdf", headers={"Content-Disposition": name})
-
-    return routes
+@routes.get("/i/<id>/pdf")
+def paper(id: str) -> Page:
+    found = account.get("invoice", id)
+    if not found["number"]:
+        raise errors.no_such("invoice", id, status=404)
+    customer = account.store.get(found["customer"]) or {"id": found["customer"]}
+    # The invoice keeps whom it was for, also when the customer is gone.
+    known = {**customer, "name": found["customer_name"], "email": found["customer_email"]}
+    name = f'attachment; filename="Invoice-{found["number"]}.pdf"'
+    document = pdf.render(public(found), public(known))
+    return Response(document, mimetype="application/pdf", headers={"Content-Disposition": name})
 
 
 def _intent(account: Account, id: str) -> Obj:

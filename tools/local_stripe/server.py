@@ -8,7 +8,7 @@ import gevent
 from flask import Flask
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
-from tools.local_stripe import control, hosted
+from tools.local_stripe import control, held, hosted
 from tools.local_stripe.account import Account
 from tools.local_stripe.api import Api
 from tools.local_stripe.clock import Ticker
@@ -30,8 +30,9 @@ def create_app(account: Account, deliverer: Deliverer) -> Flask:
     api = Api(account)
     for method, path, view in api.views():
         app.add_url_rule(path, f"{method} {path}", view, methods=[method], provide_automatic_options=False)
-    app.register_blueprint(control.blueprint(account, deliverer))
-    app.register_blueprint(hosted.blueprint(account))
+    held.hold(app, account, deliverer)
+    app.register_blueprint(control.routes)
+    app.register_blueprint(hosted.routes)
     for status in (404, 405):
         app.register_error_handler(status, lambda _: api.unknown())
     return app

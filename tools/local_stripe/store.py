@@ -103,6 +103,15 @@ class Store:
         self.db.execute("DELETE FROM requests WHERE seq <= (SELECT max(seq) FROM requests) - ?", (_MOST_REQUESTS,))
         self.db.commit()
 
+    def forget_calls(self) -> None:
+        """As if a day had passed for what is remembered of calls: idempotency keys, and identifiers of usage."""
+        self.db.execute("DELETE FROM idempotency")
+        self.db.execute(
+            "UPDATE objects SET body = json_set(body, '$._at', body ->> '$._at' - ?)"
+            " WHERE kind = 'billing.meter_event'",
+            (KEYS_SECONDS,),
+        )
+
     def due_of(self, id: str) -> int:
         return int(self.db.execute("SELECT due FROM objects WHERE id = ?", (id,)).fetchone()[0])
 

@@ -69,7 +69,7 @@ class Deliverer:
         try:
             return self._client.post(self._account.webhook_url or "", content=body, headers=headers).is_success
         except (httpx.HTTPError, httpx.InvalidURL):
-            return False
+            return False  # noted by the caller, and delivered again
 
     def _note(self, seq: int, id: str, attempts: int, accepted: bool) -> None:
         store = self._account.store

@@ -12,10 +12,13 @@ from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
+import structlog
 from cryptography.fernet import Fernet, InvalidToken
 
 from app.errors import ValidationFailed
 from app.tokens import derive
+
+log = structlog.get_logger(__name__)
 
 MASK = "********"
 FORMATS = ("edgeflow", "slack")
@@ -122,7 +125,7 @@ def _is_same(old: Stored, given: Mapping[str, Any]) -> bool:
 def _address(old: Stored) -> str | None:
     try:
         return _decrypted(old["url"])
-    except Unreadable:
+    except Unreadable:  # what nobody can read is the same as no other
         return None
 
 
@@ -172,7 +175,7 @@ def _secret(number: int, given: str | None, old: Stored | None) -> tuple[str, bo
             try:
                 return _decrypted(old["secret"]), False
             except Unreadable:
-                pass  # nobody can read it any more: a new one
+                log.warning("a channel's secret cannot be read any more and is replaced", channel=old["id"])
         elif given == MASK:
             raise _invalid(number, "secret", "A masked secret can only stand for the stored one of the same id.")
         return f"whsec_{secrets.token_urlsafe(32)}", True

@@ -70,7 +70,7 @@ def _read_out(answer: httpcore.Response) -> None:
         for _part in answer.iter_stream():
             pass
     except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException):
-        return
+        return  # what counts is the status, and that has come
 
 
 @cache

@@ -117,6 +117,17 @@ def _decline(account: Account, intent: Obj, paying: Obj, decline: Decline) -> Ob
     return intent
 
 
+def refund(account: Account, charge: Obj, amount: int, reason: str | None, metadata: Obj) -> Obj:
+    """Pay back some or all of a charge; the invoice that it paid stays paid."""
+    made = account.save(shapes.refund(charge, amount, reason, metadata, account.now_of(charge)))
+    refunded = charge["amount_refunded"] + amount
+    charge.update(amount_refunded=refunded, refunded=refunded == charge["amount_captured"])
+    account.save(charge)
+    account.emit("charge.refunded", charge)
+    account.emit("refund.created", made)
+    return made
+
+
 def failure(decline: Decline, paying: Obj) -> dict[str, Any]:
     """A decline as ``last_payment_error`` and error bodies have it."""
     error = {"type": "card_error", "code": decline.code, "message": decline.message, "payment_method": public(paying)}

@@ -8,6 +8,7 @@ from tools.local_stripe.resources import (
     invoices,
     meters,
     payment_methods,
+    refunds,
     sessions,
     subscriptions,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "invoices",
     "meters",
     "payment_methods",
+    "refunds",
     "sessions",
     "subscriptions",
 ]

@@ -31,27 +31,15 @@ def create_payment(account: Account, p: Params) -> Obj:
     id = customer["id"] if customer else None
     intent = shapes.payment_intent(amount, p.required("currency").lower(), id, account.now(clock))
     intent["setup_future_usage"] = p.text("setup_future_usage")
-    _describe(account, intent, p)
-    account.emit("payment_intent.created", intent)
-    return _confirm_payment(account, intent, p) if p.boolean("confirm") else public(intent)
+    return _created(account, intent, p)
 
 
 @endpoint("POST", "/v1/payment_intents/<id>/confirm", "payment_method return_url off_session setup_future_usage")
 def confirm_payment(account: Account, p: Params, id: str) -> Obj:
-    intent = account.get("payment_intent", id)
-    if intent["status"] not in _CONFIRMABLE:
-        message = f"You cannot confirm this PaymentIntent because it has a status of {intent['status']}."
-        raise errors.invalid(message, code="payment_intent_unexpected_state")
-    _describe(account, intent, p)
-    return _confirm_payment(account, intent, p)
+    return _confirmed_later(account, account.get("payment_intent", id), p)
 
 
-def _confirm_payment(account: Account, intent: Obj, p: Params) -> Obj:
-    if not intent["payment_method"]:
-        message = "You cannot confirm this PaymentIntent because it's missing a payment method."
-        raise errors.invalid(message, code="payment_intent_unexpected_state")
-    paying = account.named("payment_method", intent["payment_method"], "payment_method")
-    intent["_return_url"] = p.text("return_url")
+def _pay(account: Account, intent: Obj, paying: Obj) -> Obj:
     if invoice := account.store.get(intent.get("_invoice") or ""):
         outcome = lifecycle.collect(account, invoice, paying)
         intent = account.get("payment_intent", intent["id"])
@@ -84,28 +72,44 @@ def create_setup(account: Account, p: Params) -> Obj:
     clock = customer["test_clock"] if customer else None
     intent = shapes.setup_intent(customer["id"] if customer else None, account.now(clock))
     intent["usage"] = p.choice("usage", ("off_session", "on_session"), "off_session")
-    _describe(account, intent, p)
-    account.emit("setup_intent.created", intent)
-    return _confirm_setup(account, intent, p) if p.boolean("confirm") else public(intent)
+    return _created(account, intent, p)
 
 
 @endpoint("POST", "/v1/setup_intents/<id>/confirm", "payment_method return_url")
 def confirm_setup(account: Account, p: Params, id: str) -> Obj:
-    intent = account.get("setup_intent", id)
-    if intent["status"] not in _CONFIRMABLE:
-        message = f"You cannot confirm this SetupIntent because it has a status of {intent['status']}."
-        raise errors.invalid(message, code="setup_intent_unexpected_state")
+    return _confirmed_later(account, account.get("setup_intent", id), p)
+
+
+# What payment and setup intents have in common
+
+
+def _created(account: Account, intent: Obj, p: Params) -> Obj:
     _describe(account, intent, p)
-    return _confirm_setup(account, intent, p)
+    account.emit(f"{intent['object']}.created", intent)
+    return _confirm(account, intent, p) if p.boolean("confirm") else public(intent)
 
 
-def _confirm_setup(account: Account, intent: Obj, p: Params) -> Obj:
+def _confirmed_later(account: Account, intent: Obj, p: Params) -> Obj:
+    if intent["status"] not in _CONFIRMABLE:
+        raise _unexpected(intent, f"it has a status of {intent['status']}")
+    _describe(account, intent, p)
+    return _confirm(account, intent, p)
+
+
+def _confirm(account: Account, intent: Obj, p: Params) -> Obj:
     if not intent["payment_method"]:
-        message = "You cannot confirm this SetupIntent because it's missing a payment method."
-        raise errors.invalid(message, code="setup_intent_unexpected_state")
+        raise _unexpected(intent, "it's missing a payment method")
+    method = account.named("payment_method", intent["payment_method"], "payment_method")
     intent["_return_url"] = p.text("return_url")
-    using = account.named("payment_method", intent["payment_method"], "payment_method")
-    return public(payments.confirm_setup(account, intent, using))
+    if intent["object"] == "payment_intent":
+        return _pay(account, intent, method)
+    return public(payments.confirm_setup(account, intent, method))
+
+
+def _unexpected(intent: Obj, why: str) -> errors.StripeError:
+    kind = intent["object"]
+    named = {"payment_intent": "PaymentIntent", "setup_intent": "SetupIntent"}[kind]
+    return errors.invalid(f"You cannot confirm this {named} because {why}.", code=f"{kind}_unexpected_state")
 
 
 def _customer(account: Account, p: Params) -> Obj | None:

@@ -129,13 +129,21 @@ def _timestamp(account: Account, p: Params, now: int, customer: str | None) -> i
     return at
 
 
+def _whole_minute(p: Params, name: str) -> int:
+    p.required(name)
+    at = p.integer(name) or 0
+    if at % 60:
+        raise errors.invalid(f"{name} must be aligned with minute boundaries.", name)
+    return at
+
+
 @endpoint(
     "GET", "/v1/billing/meters/<id>/event_summaries", f"{PAGE} customer start_time end_time value_grouping_window"
 )
 def summaries(account: Account, p: Params, id: str) -> Obj:
     """What a customer used in all between two times."""
     meter = account.get("billing.meter", id)
-    start, end = p.integer("start_time", 0) or 0, p.integer("end_time", 1 << 62) or 0
+    start, end = (_whole_minute(p, name) for name in ("start_time", "end_time"))
     found = account.store.all("billing.meter_event", p.required("customer"), oldest_first=True)
     key = meter["value_settings"]["event_payload_key"]
     events = [event for event in found if event["_meter"] == id and start <= event["timestamp"] < end]

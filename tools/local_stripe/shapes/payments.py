@@ -102,6 +102,15 @@ def charge(intent: Obj, method: Obj, created: int, failure: dict[str, Any] | Non
     }  # fmt: skip
 
 
+def refund(charge: Obj, amount: int, reason: str | None, metadata: Obj, created: int) -> Obj:
+    return {
+        "id": new_id("re"), "object": "refund", "amount": amount, "balance_transaction": None, "charge": charge["id"],
+        "created": created, "currency": charge["currency"], "metadata": metadata,
+        "payment_intent": charge["payment_intent"], "reason": reason, "receipt_number": None,
+        "source_transfer_reversal": None, "status": "succeeded", "transfer_reversal": None,
+    }  # fmt: skip
+
+
 def _charged(card: Obj) -> Obj:
     shared = {name: card[name] for name in (
         "brand", "checks", "country", "exp_month", "exp_year", "fingerprint", "funding", "last4", "wallet",
