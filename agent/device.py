@@ -24,7 +24,7 @@ from agent.outbox import Outbox
 from agent.protocol import CommandError, Frame
 from agent.proxy import FRAMES as PROXY_FRAMES
 from agent.proxy import Proxy
-from agent.proxy_local import Editor, editor_of
+from agent.proxy_local import HEAD_SECONDS, Editor, editor_of
 from agent.report import Rounds
 from agent.rest import Rest, is_local, retry_after
 from agent.settings import Settings
@@ -40,6 +40,7 @@ class Options:
     """How a device behaves on the link; seconds. `telemetry_interval` 0: none, unless the cloud sets another.
 
     `report_interval`: between looks at what runs, which is reported when it has changed, if there is a shadow at all.
+    `editor_timeout`: until the editor begins to answer a request.
     """
 
     open_timeout: float = 15.0
@@ -47,6 +48,7 @@ class Options:
     heartbeat: float = 30.0
     telemetry_interval: float = 0.0
     report_interval: float = 15.0
+    editor_timeout: float = HEAD_SECONDS
     ack_timeout: float = 15.0
     grace: float = 3.0
     sync_shadow: bool = True
@@ -317,7 +319,8 @@ class Device:
 
     def _present_editor(self) -> Editor | None:
         try:
-            return editor_of(self.settings.get("local_url"), self.driver.editor_url, self.settings.hosts)
+            local_url, own_url = self.settings.get("local_url"), self.driver.editor_url
+            return editor_of(local_url, own_url, self.settings.hosts, self.options.editor_timeout)
         except ForbiddenHost as error:
             log.warning("%s: no editor is offered: %s", self.name, error)
             return None
