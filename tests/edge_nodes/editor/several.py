@@ -40,8 +40,8 @@ class Workshop:
     """What a device's editor does. ``name`` is in all its bytes, so that another device's would be noticed.
 
     ``GET /down/<who>/<size>`` gives marked bytes, ``POST /up/<who>/<size>`` takes them and says whether they are those;
-    ``GET /slow/<who>/<size>`` gives a little at a time until ``hurry`` is set, ``POST /late/…`` reads nothing until then.
-    A WebSocket hears the device's name, and then what it sends.
+    ``GET /slow/<who>/<size>`` gives a little at a time until ``hurry`` is set, ``POST /late/<who>/<size>`` reads
+    nothing until then. A WebSocket hears the device's name, and then what it sends.
     """
 
     def __init__(self, name: str) -> None:

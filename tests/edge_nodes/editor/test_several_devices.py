@@ -130,7 +130,10 @@ def test_who_signs_out_is_out_of_every_device_and_others_in_all_of_theirs(street
 
 
 def test_the_journal_tells_who_opened_which_editor_and_what_ended_it(street: Street) -> None:
-    """Three people, three devices, three ends: each session has its one line of each kind, with its own bytes."""
+    """Three people, three devices, four ends: each session has its one line of each kind, with its own bytes.
+
+    Who and where is told also when the key that opened it, or the device, is no more.
+    """
     first, second, third = street.settings
     headers, user = signed_in(first)
     mail = httpx.get(f"{first.gateways.url()}/api/v1/auth/profile", headers=headers).json()
@@ -165,8 +168,13 @@ def test_the_journal_tells_who_opened_which_editor_and_what_ended_it(street: Str
     ]
     assert [one["actor"] for one in told if one] == [one["by"] for one in opened[:3]]
     assert mail["email"] in opened[0]["by"]
+    change(first.org_id, "DELETE FROM devices WHERE id = :device", device=third.device.id)
+    assert ended(talks[3].wire, 4)
+    last = until(lambda: len(found := audit(first, "editor.closed")) == 4 and found[-1], timeout=5)
+    assert (last["reason"], last["device_id"]) == ("device deleted", third.device.id)
+    assert last["actor"] == "api_key:test-owner" == opened[3]["by"]
     with db.transaction(system=True):
         sessions.end_all()
-    assert len(audit(first, "editor.closed")) == 3
+    assert len(audit(first, "editor.closed")) == 4
     for talk in talks:
         talk.close()
