@@ -19,6 +19,7 @@ from agent.drivers import choice
 from agent.drivers.figures import Overheat
 from agent.drivers.simulated import Behaviour
 from agent.faults import LinkFaults
+from agent.hosts import ForbiddenHost, target_of
 from agent.progress import Counter
 from agent.proxy_local import HEAD_SECONDS
 from agent.run import AgentError, AgentOptions, run, until
@@ -99,7 +100,7 @@ def _add_runtime(group: argparse._ArgumentGroup) -> None:
     add("--driver", choices=sorted(choice.DRIVERS), default="local", help="what runs the flows (%(default)s)")
     add("--runtime-url", type=base_url, metavar="URL", help="its API, where it is not at its usual port here")
     add("--runtime-token-file", type=Path, metavar="FILE", help="holds the access token that its API wants")
-    add("--editor-url", type=base_url, metavar="URL", help="its editor, where it is not at the runtime's URL")
+    add("--editor-url", type=editor_url, metavar="URL", help="its editor, where it is not at the runtime's URL")
     add(
         "--editor-timeout",
         type=patience,
@@ -167,6 +168,15 @@ def base_url(text: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise argparse.ArgumentTypeError("must be http://HOST[:PORT][/PATH] or https://HOST[:PORT][/PATH]")
     return text.rstrip("/")
+
+
+def editor_url(text: str) -> str:
+    """As `base_url`, and one that the editor's streams can be led to."""
+    try:
+        target_of(base_url(text))
+    except ForbiddenHost as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return base_url(text)
 
 
 def rate(text: str) -> float:

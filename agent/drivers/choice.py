@@ -8,7 +8,6 @@ from pathlib import Path
 from agent.drivers.base import Driver
 from agent.drivers.local import LocalDriver
 from agent.drivers.simulated import Behaviour, SimulatedDriver
-from agent.hosts import target_of
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,10 @@ class RuntimeOptions:
 
 
 def make(name: str, runtime: RuntimeOptions) -> Driver:
-    """The driver called `name`; raises OSError or ValueError: its token cannot be read, its editor's URL not used."""
+    """The driver called `name`; raises OSError or ValueError when its token cannot be read."""
     runtime.token()
     driver = DRIVERS[name](runtime)
     if runtime.editor_url:
-        target_of(runtime.editor_url)
         driver.editor_url = runtime.editor_url
     return driver
 
