@@ -58,13 +58,13 @@ def test_who_reads_slowly_slows_nobody_else(setting: Setting, web: int) -> None:
     idler, busy = setting.browser(web=web), [setting.browser(web=number) for number in (0, 1)]
     with idler.dial(target, receive_buffer=4096) as wire:
         held = standstill(lambda: shop.given.get(target, 0))
-        assert 0 < held < size
+        assert held > 0
         calls = [lambda one=one: download(one, "/down/busy/3000000") for one in busy]
         assert at_once(calls) == [shop.bytes_of("/down/busy/3000000")] * 2
         talk = Talk(busy[web])
         assert talk.say(b"still quick") == b"still quick"
         talk.close()
-        assert shop.given[target] == held
+        assert held <= shop.given[target] < size  # what the kernels of the two hold, and a window
         head_of(wire)
         wire.settimeout(30)
         got = b""
@@ -94,7 +94,11 @@ def test_an_upload_that_the_device_does_not_take_holds_up_no_other(setting: Sett
         wire.settimeout(20)
         wire.sendall(content[sent:])
         assert head_of(wire).startswith("HTTP/1.1 200")
-        assert wire.recv(100).endswith(b"pump True\r\n")
+        told = b""
+        while b"pump True" not in told:
+            part = wire.recv(100)
+            assert part, told
+            told += part
 
 
 @pytest.mark.parametrize("end", [sign_out, lose_membership, become_viewer], ids=lambda end: end.__name__)
