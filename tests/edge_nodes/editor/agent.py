@@ -37,11 +37,11 @@ def real_agent(
 
     thread = threading.Thread(target=lambda: asyncio.run(work()), name="agent", daemon=True)
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(20)
     server, loop, stop = started
     try:
         link = f"/edge-nodes/{setting.device.id}/editor-url"
-        until(lambda: setting.api("GET", link).status_code == 200, timeout=10)
+        until(lambda: setting.api("GET", link).status_code == 200, timeout=20)
         yield server
     finally:
         loop.call_soon_threadsafe(stop.set)
