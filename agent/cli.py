@@ -19,7 +19,9 @@ from agent.drivers import choice
 from agent.drivers.figures import Overheat
 from agent.drivers.simulated import Behaviour
 from agent.faults import LinkFaults
+from agent.hosts import ForbiddenHost, target_of
 from agent.progress import Counter
+from agent.proxy_local import HEAD_SECONDS
 from agent.run import AgentError, AgentOptions, run, until
 from agent.simulator import Fleet, FleetError, FleetOptions
 
@@ -98,7 +100,14 @@ def _add_runtime(group: argparse._ArgumentGroup) -> None:
     add("--driver", choices=sorted(choice.DRIVERS), default="local", help="what runs the flows (%(default)s)")
     add("--runtime-url", type=base_url, metavar="URL", help="its API, where it is not at its usual port here")
     add("--runtime-token-file", type=Path, metavar="FILE", help="holds the access token that its API wants")
-    add("--editor-url", type=base_url, metavar="URL", help="its editor, where it is not at the runtime's URL")
+    add("--editor-url", type=editor_url, metavar="URL", help="its editor, where it is not at the runtime's URL")
+    add(
+        "--editor-timeout",
+        type=patience,
+        default=HEAD_SECONDS,
+        metavar="SECONDS",
+        help="until its editor begins to answer a request: npm may install for minutes (%(default)g)",
+    )
     add(
         "--allow-host",
         action="append",
@@ -154,11 +163,20 @@ def _add_simulate(command: argparse.ArgumentParser) -> None:
 
 
 def base_url(text: str) -> str:
-    """An http(s) URL without a trailing slash."""
+    """An http(s) URL without a trailing slash. Nothing may follow its path, to which others are added."""
     parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise argparse.ArgumentTypeError("must be http://HOST[:PORT] or https://HOST[:PORT]")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise argparse.ArgumentTypeError("must be http://HOST[:PORT][/PATH] or https://HOST[:PORT][/PATH]")
     return text.rstrip("/")
+
+
+def editor_url(text: str) -> str:
+    """As `base_url`, and one that the editor's streams can be led to."""
+    try:
+        target_of(base_url(text))
+    except ForbiddenHost as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return base_url(text)
 
 
 def rate(text: str) -> float:
@@ -174,6 +192,14 @@ def interval(text: str) -> float:
     value = float(text)
     if value != 0 and not 1 <= value <= 3600:
         raise argparse.ArgumentTypeError("must be 0 or from 1 to 3600")
+    return value
+
+
+def patience(text: str) -> float:
+    """Seconds from 1 to 3600."""
+    value = float(text)
+    if not 1 <= value <= 3600:
+        raise argparse.ArgumentTypeError("must be from 1 to 3600")
     return value
 
 
@@ -203,6 +229,7 @@ async def _run(options: argparse.Namespace) -> None:
         options.telemetry_interval,
         options.telemetry_buffer,
         tuple(options.allow_host),
+        options.editor_timeout,
     )
     runtime = choice.RuntimeOptions(
         options.state_dir, options.runtime_url, options.runtime_token_file, options.editor_url

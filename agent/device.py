@@ -25,6 +25,7 @@ from agent.hosts import Hosts
 from agent.outbox import Outbox
 from agent.protocol import CommandError, Frame
 from agent.proxy import FRAMES as PROXY_FRAMES
+from agent.proxy_local import HEAD_SECONDS
 from agent.report import Rounds
 from agent.rest import Rest, is_local, retry_after
 from agent.settings import Settings
@@ -40,6 +41,7 @@ class Options:
     """How a device behaves on the link; seconds. `telemetry_interval` 0: none, unless the cloud sets another.
 
     `report_interval`: between looks at what runs, which is reported when it has changed, if there is a shadow at all.
+    `editor_timeout`: until the editor begins to answer a request.
     """
 
     open_timeout: float = 15.0
@@ -47,6 +49,7 @@ class Options:
     heartbeat: float = 30.0
     telemetry_interval: float = 0.0
     report_interval: float = 15.0
+    editor_timeout: float = HEAD_SECONDS
     ack_timeout: float = 15.0
     grace: float = 3.0
     sync_shadow: bool = True
@@ -124,7 +127,7 @@ class Device:
         self._connected, self._stopping = asyncio.Event(), asyncio.Event()
         self._bye: float | None = None
         self._heartbeat = Heartbeat(self.name, self.settings, self.options.heartbeat, self._rng)
-        self._editing = Editing(self.name, self.settings, driver, self.reconnect)
+        self._editing = Editing(self.name, self.settings, driver, self.options.editor_timeout, self.reconnect)
         for changed in (self._heartbeat.changed, self.telemetry.changed, self._editing.changed):
             self.settings.listen(changed)
 

@@ -19,10 +19,16 @@ log = logging.getLogger("agent.device")
 
 
 class Editing:
-    """What is offered is said when a connection begins; `reconnect` makes a new one, where it has changed."""
+    """What is offered is said when a connection begins; `reconnect` makes a new one, where it has changed.
 
-    def __init__(self, name: str, settings: Settings, driver: Driver, reconnect: Callable[[], Awaitable[None]]) -> None:
+    `timeout`: how long it has to begin an answer, in seconds.
+    """
+
+    def __init__(
+        self, name: str, settings: Settings, driver: Driver, timeout: float, reconnect: Callable[[], Awaitable[None]]
+    ) -> None:
         self._name, self._settings, self._driver, self._reconnect = name, settings, driver, reconnect
+        self._timeout = timeout
         self._socket: ClientConnection | None = None
         self._editor: Editor | None = None
         self._offered, self._moves = False, set[asyncio.Task[None]]()
@@ -71,7 +77,8 @@ class Editing:
 
     def _present(self) -> Editor | None:
         try:
-            return editor_of(self._settings.get("local_url"), self._driver.editor_url, self._settings.hosts)
+            local_url, own_url = self._settings.get("local_url"), self._driver.editor_url
+            return editor_of(local_url, own_url, self._settings.hosts, self._timeout)
         except ForbiddenHost as error:
             log.warning("%s: no editor is offered: %s", self._name, error)
             return None

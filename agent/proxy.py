@@ -105,7 +105,7 @@ class Proxy:
             raise StreamError("REFUSED", "this device has no editor")
         # Those that are ending count too, lest a cloud that opens and cancels in a hurry gets ahead of them.
         if len(self._tasks) >= MAX_STREAMS:
-            raise StreamError("REFUSED", f"more than {MAX_STREAMS} streams")
+            raise StreamError("BUSY", f"more than {MAX_STREAMS} streams")
         stream = Stream(stream_id, order_of(frame), editor, self)
         self._streams[stream_id] = stream
         task = self._tasks[stream] = asyncio.create_task(stream.run())

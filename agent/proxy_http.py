@@ -83,8 +83,11 @@ def request_of(order: Order, target: Target) -> h11.Request:
     return h11.Request(method=order.method, target=f"{target.prefix}{order.target}", headers=lines)
 
 
-def answer_of(response: h11.Response | h11.InformationalResponse, target: Target) -> list[Header]:
-    """The headers for the cloud; raises StreamError for what must not cross."""
+def answer_of(response: h11.Response | h11.InformationalResponse, target: Target, order: Order) -> list[Header]:
+    """The headers for the cloud; raises StreamError for what must not cross.
+
+    To the browser, the path at which the editor is served here does not exist: it is taken off again.
+    """
     raw = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw_items()]
     if not 200 <= response.status_code <= 599 and response.status_code != 101:
         raise StreamError("PROTOCOL", f"the local server answered with status {response.status_code}")
@@ -93,7 +96,7 @@ def answer_of(response: h11.Response | h11.InformationalResponse, target: Target
     # With both, the length is not the body's (RFC 9112, 6.3).
     dropped = _hop_by_hop(headers) | ({"content-length"} if "transfer-encoding" in names else set())
     kept = [(name, value) for name, value in headers if name.lower() not in dropped]
-    return [(name, _location(value, target) if name.lower() == "location" else value) for name, value in kept]
+    return [(name, _outward(name.lower(), value, target, order)) for name, value in kept]
 
 
 def is_count(value: Any) -> TypeGuard[int]:
@@ -130,8 +133,7 @@ def _hop_by_hop(headers: Iterable[Header]) -> set[str]:
 def _forwarded(order: Order, target: Target) -> list[Header]:
     dropped = _hop_by_hop(order.headers) | _SET_HERE
     kept = [(name, value) for name, value in order.headers if name.lower() not in dropped]
-    given = {name.lower(): value for name, value in kept}
-    seen = f"{given.get('x-forwarded-proto')}://{given.get('x-forwarded-host')}"
+    seen = _seen(order)
     # A server that compares Origin with Host, as many do before they open a WebSocket, must find them alike.
     return [(name, target.origin if (name.lower(), value) == ("origin", seen) else value) for name, value in kept]
 
@@ -142,14 +144,44 @@ def _framing(order: Order) -> list[Header]:
     return [("Content-Length", "0")] if order.method in ("POST", "PUT", "PATCH") else []
 
 
-def _location(value: str, target: Target) -> str:
+def _seen(order: Order) -> str:
+    """The editor's origin as the browser sees it."""
+    given = {name.lower(): value for name, value in order.headers}
+    return f"{given.get('x-forwarded-proto')}://{given.get('x-forwarded-host')}"
+
+
+def _outward(name: str, value: str, target: Target, order: Order) -> str:
+    if name == "location":
+        return _location(value, target, (target.origin, _seen(order)))
+    return _cookie(value, target) if name == "set-cookie" and target.prefix else value
+
+
+def _location(value: str, target: Target, origins: Iterable[str]) -> str:
     """A redirect to the local server itself as a path of the editor's own origin; others stay as they are."""
     path = value
-    if value.lower().startswith(target.origin):
-        path = value[len(target.origin) :]
-        if path[:1] not in ("", "/", "?", "#"):
-            return value  # http://127.0.0.1:18801 only begins like http://127.0.0.1:1880
-        path = path if path.startswith("/") else f"/{path}"
-    if target.prefix and (path == target.prefix or path.startswith(f"{target.prefix}/")):
-        path = path[len(target.prefix) :] or "/"
+    for origin in origins:
+        rest = value[len(origin) :]
+        # http://127.0.0.1:18801 only begins like http://127.0.0.1:1880
+        if value.lower().startswith(origin) and rest[:1] in ("", "/", "?", "#"):
+            path = rest if rest.startswith("/") else f"/{rest}"
+    path = _below(path, target.prefix)
     return value if path.startswith("//") else path  # which would name another host
+
+
+def _below(path: str, prefix: str) -> str:
+    """A path without the prefix, if it has it."""
+    rest = path[len(prefix) :]
+    if not prefix or not path.startswith(prefix) or rest[:1] not in ("", "/", "?", "#"):
+        return path
+    return rest if rest.startswith("/") else f"/{rest}"
+
+
+def _cookie(value: str, target: Target) -> str:
+    """A cookie for a path below the prefix is one for that path without it: browsers would never send it else."""
+    pair, *attributes = value.split(";")
+    named = [(part, *part.partition("=")[::2]) for part in attributes]
+    kept = [
+        f" Path={_below(path.strip(), target.prefix)}" if name.strip().lower() == "path" else part
+        for part, name, path in named
+    ]
+    return ";".join([pair, *kept])

@@ -10,14 +10,20 @@ from ipaddress import ip_address
 from agent.hosts import Hosts, Target
 
 READ = 32 * 1024
+HEAD_SECONDS = 300.0
+"""Node-RED answers the installation of a palette module when npm has finished; browsers wait about as long."""
 
 
 @dataclass(frozen=True)
 class Editor:
-    """Where the device's editor is, and where its agent may connect to at all."""
+    """Where the device's editor is, and where its agent may connect to at all.
+
+    `head_seconds`: so long it may take to begin an answer.
+    """
 
     target: Target
     hosts: Hosts = field(compare=False)
+    head_seconds: float = HEAD_SECONDS
 
     async def connect(self) -> tuple[StreamReader, StreamWriter]:
         """A connection of one's own; raises ForbiddenHost, OSError."""
@@ -30,17 +36,19 @@ class Editor:
         raise failure
 
 
-def editor_of(local_url: str | None, own_url: str | None, hosts: Hosts) -> Editor | None:
+def editor_of(
+    local_url: str | None, own_url: str | None, hosts: Hosts, head_seconds: float = HEAD_SECONDS
+) -> Editor | None:
     """The editor at `local_url`, which the cloud has set, else at the configuration's own; None: there is none.
 
     Raises ForbiddenHost: the setting may be older than today's configuration.
     """
     if local_url is not None:
-        return Editor(hosts.check(local_url), hosts)
+        return Editor(hosts.check(local_url), hosts, head_seconds)
     if own_url is None:
         return None
     hosts = hosts.with_own(own_url)
-    return Editor(hosts.check(own_url), hosts)
+    return Editor(hosts.check(own_url), hosts, head_seconds)
 
 
 async def _dial(target: Target, address: str) -> tuple[StreamReader, StreamWriter]:

@@ -22,8 +22,9 @@ CREDIT_STEP = 16 * 1024
 MAX_INFORMATIONAL = 16
 
 CONNECT_SECONDS = 10.0
-HEAD_SECONDS = 30.0
 IDLE_SECONDS = 120.0
+TELL_SECONDS = 10.0
+"""Between two signs that the answer's head is still awaited: without any for 30 s, the cloud gives the stream up."""
 
 
 class Link(Protocol):
@@ -51,7 +52,7 @@ class Stream:
         self._arrived, self._credited = asyncio.Event(), asyncio.Event()
         self._wire = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
         self._clock = asyncio.timeout(CONNECT_SECONDS)
-        self._patience: float | None = IDLE_SECONDS if order.body else HEAD_SECONDS
+        self._patience: float | None = IDLE_SECONDS if order.body else editor.head_seconds
 
     # From the cloud
 
@@ -127,7 +128,7 @@ class Stream:
 
     async def _answer(self, reader: StreamReader, writer: StreamWriter) -> None:
         response = await self._head(reader)
-        headers: list[Header] = answer_of(response, self._editor.target)
+        headers: list[Header] = answer_of(response, self._editor.target, self._order)
         switched = response.status_code == 101
         self._patience = None if switched else IDLE_SECONDS
         self._progress()
@@ -144,7 +145,7 @@ class Stream:
         while informational <= MAX_INFORMATIONAL:
             event = self._parsed()
             if event is h11.NEED_DATA:
-                self._wire.receive_data(await reader.read(READ))
+                self._wire.receive_data(await self._more_of_head(reader))
             elif isinstance(event, h11.Response):
                 return event
             elif isinstance(event, h11.InformationalResponse):
@@ -154,6 +155,17 @@ class Stream:
             else:
                 raise StreamError("CLOSED", "the local server closed without an answer")
         raise StreamError("PROTOCOL", "the local server never comes to its answer")
+
+    async def _more_of_head(self, reader: StreamReader) -> bytes:
+        """What comes next; while nothing does, the cloud is told that the local server has the request."""
+        reading = asyncio.ensure_future(reader.read(READ))
+        try:
+            while not (await asyncio.wait((reading,), timeout=TELL_SECONDS))[0]:
+                if self._wire.our_state is not h11.SEND_BODY:
+                    await self._link.send(protocol.http_response(self.id, 102, [], WINDOW))
+            return reading.result()
+        finally:
+            reading.cancel()
 
     def _upgraded(self, event: h11.InformationalResponse) -> h11.InformationalResponse:
         if (b"upgrade", b"websocket") not in [(name, value.lower()) for name, value in event.headers]:
@@ -226,7 +238,7 @@ class Stream:
         except OSError as error:
             log.debug("stream %s: the body is not wanted: %s", self.id, error)
         if self._patience is not None and self._wire.their_state is h11.SEND_RESPONSE:
-            self._patience = HEAD_SECONDS
+            self._patience = self._editor.head_seconds
             self._progress()
 
     async def _raw_upload(self, writer: StreamWriter) -> None:

@@ -16,6 +16,7 @@ from agent.credentials import Credentials
 from agent.device import Device, Options
 from agent.drivers.base import Driver
 from agent.journal import AgentLog
+from agent.proxy_local import HEAD_SECONDS
 from agent.rest import Rest, RestError, Retry, retrying
 from agent.settings import Settings
 
@@ -34,7 +35,7 @@ class AgentError(Exception):
 class AgentOptions:
     """`log_level` and `telemetry_interval` (seconds) hold until the cloud sets others; `telemetry_buffer` in bytes.
 
-    `allow_hosts`: beside this machine, what the setting `local_url` may name.
+    `allow_hosts`: beside this machine, what the setting `local_url` may name. `editor_timeout`: as in `Options`.
     """
 
     url: str
@@ -44,6 +45,7 @@ class AgentOptions:
     telemetry_interval: float = 10.0
     telemetry_buffer: int = MAX_BYTES
     allow_hosts: tuple[str, ...] = ()
+    editor_timeout: float = HEAD_SECONDS
 
 
 async def run(options: AgentOptions, make_driver: Callable[[], Driver], stop: asyncio.Event) -> None:
@@ -64,7 +66,7 @@ async def _serve(options: AgentOptions, rest: Rest, identity: Credentials, drive
         identity,
         driver,
         rest,
-        options=Options(telemetry_interval=options.telemetry_interval),
+        options=Options(telemetry_interval=options.telemetry_interval, editor_timeout=options.editor_timeout),
         settings=settings,
         backlog=DiskBacklog(options.state_dir / "telemetry", options.telemetry_buffer),
         answers=Answers(options.state_dir / "answers.jsonl"),

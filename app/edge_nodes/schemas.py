@@ -49,6 +49,10 @@ class NodeSettings(Schema):
         validate=validate.Range(0, 3600),
         metadata={"description": "seconds between batches of metrics and logs; 0: none", "example": 10},
     )
+    report_interval = fields.Integer(
+        validate=validate.Range(1, 3600),
+        metadata={"description": "seconds between looks at what runs, for the reported shadow", "example": 15},
+    )
     reconnect_max_seconds = fields.Integer(validate=validate.Range(5, 3600), metadata={"example": 300})
 
 

@@ -25,6 +25,8 @@ WINDOW_BYTES = 256 * 1024
 CHUNK_BYTES = 32 * 1024
 MAX_STREAMS = 64
 """Of one connection."""
+STILL_WAITING = 102
+"""RFC 2518: the request has been taken, the answer is not there yet. So devices ask for patience."""
 
 BEFORE_AUTHENTICATION_BYTES = 4 * 1024
 FRAME_BYTES = 1024 * 1024

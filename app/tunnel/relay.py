@@ -12,7 +12,7 @@ import structlog
 from prometheus_client import Counter
 
 from app.tunnel import protocol
-from app.tunnel.protocol import CHUNK_BYTES, MAX_STREAMS, WINDOW_BYTES, Frame
+from app.tunnel.protocol import CHUNK_BYTES, MAX_STREAMS, STILL_WAITING, WINDOW_BYTES, Frame
 from app.tunnel.socket import Closed, TunnelSocket
 
 log = structlog.get_logger("tunnel")
@@ -74,13 +74,15 @@ class Relay:
 
     def _open(self, caller: str, frame: Frame, back: Back) -> None:
         with self._lock:
-            free = len(self._routes) < MAX_STREAMS and not self._lost
-            if free:
+            lost, busy = self._lost, len(self._routes) >= MAX_STREAMS
+            if not lost and not busy:
                 self._routes[frame["id"]] = _Route(caller, back, frame["upgrade"], not frame["body"])
-        if free:
-            self._send(frame)
+        if lost:
+            back(protocol.cancel(frame["id"], "OFFLINE", "the device disconnected"))
+        elif busy:
+            back(protocol.cancel(frame["id"], "BUSY", "too much is asked of the device at once"))
         else:
-            back(protocol.cancel(frame["id"], "OFFLINE", "too much is asked of the device at once"))
+            self._send(frame)
 
     def from_device(self, frame: Frame) -> bool:
         """Hand a frame on to whom it is for. False for one of no stream: late, or never opened."""
@@ -153,6 +155,8 @@ def _fault(route: _Route, frame: Frame) -> str | None:
 def _take_head(route: _Route, frame: Frame) -> str | None:
     if route.answered:
         return "a second head"
+    if frame.get("status") == STILL_WAITING:
+        return None
     route.answered = True
     if frame.get("status") == 101:
         if not route.upgrade:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.tunnel import protocol
-from app.tunnel.protocol import CHUNK_BYTES, WINDOW_BYTES, Frame
+from app.tunnel.protocol import CHUNK_BYTES, STILL_WAITING, WINDOW_BYTES, Frame
 
 CREDIT_BYTES = WINDOW_BYTES // 4  # what was taken is told in pieces of this size, or each read would be a frame
 MAX_HEADERS, HEADERS_BYTES = 100, 32 * 1024
@@ -54,7 +54,7 @@ class Stream:
     ) -> None:
         self.id = stream_id
         self.moved_at = time.monotonic()
-        """When a byte last moved, in either direction."""
+        """When a byte last moved, in either direction, or the device said that its editor has yet to answer."""
         self.bytes_in = self.bytes_out = 0
         self._post, self._forget = post, forget
         self._changed = threading.Condition()
@@ -173,6 +173,9 @@ class Stream:
     def _take_head(self, frame: Frame) -> None:
         if self._head is not None:
             raise ValueError("a second head")
+        if frame["status"] == STILL_WAITING:
+            self.moved_at = time.monotonic()
+            return
         self._head = Head(_status(frame["status"]), _headers(frame["headers"]))
         self._upgraded = self._head.status == 101
         self._sent_all = self._sent_all and not self._upgraded

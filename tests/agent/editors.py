@@ -87,6 +87,8 @@ class Flow:
 
     id: str
     head: dict[str, Any] | None = None
+    waits: int = 0
+    """How often the device has said that the local server has yet to answer."""
     data: bytearray = field(default_factory=bytearray)
     chunks: int = 0
     received: int = 0
@@ -127,7 +129,10 @@ class Far:
                 await asyncio.sleep(self.pause)
         elif frame["type"] == "http_response":
             assert flow.head is None
-            flow.head = frame
+            if frame["status"] == 102:
+                flow.waits += 1
+            else:
+                flow.head = frame
         elif frame["type"] == "credit":
             flow.granted += frame["bytes"]
         elif frame["type"] == "cancel":

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import websockets
@@ -14,7 +15,7 @@ from websockets.uri import parse_uri
 from agent import proxy_stream
 from tests.agent.cloud import Cloud
 from tests.agent.editors import WINDOW, Far, edited, local_server, run, writing
-from tests.agent.support import until
+from tests.agent.support import QUICK, until
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -425,8 +426,8 @@ def test_a_cancel_closes_the_local_connection_and_is_not_answered():
 
 
 def test_silence_is_waited_for_only_so_long(monkeypatch):
-    monkeypatch.setattr(proxy_stream, "HEAD_SECONDS", 0.2)
     monkeypatch.setattr(proxy_stream, "IDLE_SECONDS", 0.5)
+    options = replace(QUICK, editor_timeout=0.2)
 
     async def serve(asked, reader, writer):
         if "body" in asked.line:
@@ -439,7 +440,7 @@ def test_silence_is_waited_for_only_so_long(monkeypatch):
         await reader.read()
 
     async def work():
-        async with local_server(serve) as server, edited(server.url) as far:
+        async with local_server(serve) as server, edited(server.url, options=options) as far:
             flows = [far.open("GET", path) for path in ("/head", "/dribble", "/body")]
             flows.append(far.open("POST", "/head", body=True))
             for flow in flows:
@@ -450,6 +451,31 @@ def test_silence_is_waited_for_only_so_long(monkeypatch):
             far.chunk(flow, b"all", end=True)
             assert (await far.over(flow)).cancel["code"] == "TIMEOUT"
             await until(lambda: server.open == 0)
+
+    run(work)
+
+
+def test_an_answer_that_begins_late_is_awaited_and_the_cloud_told_so_once_the_request_is_there(monkeypatch):
+    monkeypatch.setattr(proxy_stream, "TELL_SECONDS", 0.1)
+
+    async def serve(asked, reader, writer):
+        if asked.line.startswith("POST"):
+            await reader.readuntil(b"all\r\n0\r\n\r\n")
+        await asyncio.sleep(0.55)
+        writer.write(OK + b"Content-Length: 9\r\n\r\ninstalled")
+        await writer.drain()
+
+    async def work():
+        async with local_server(serve) as server, edited(server.url) as far:
+            flow, posted = far.open("GET", "/nodes"), far.open("POST", "/nodes", body=True)
+            await far.over(flow)
+            assert (bytes(flow.data), flow.cancel, flow.head["status"]) == (b"installed", None, 200)
+            assert 3 <= flow.waits <= 6
+            assert (posted.waits, posted.over) == (0, False)  # its body is still to come: the cloud knows that itself
+            far.chunk(posted, b"all", end=True)
+            await far.over(posted)
+            assert (bytes(posted.data), posted.cancel) == (b"installed", None)
+            assert 3 <= posted.waits <= 6
 
     run(work)
 

@@ -2,13 +2,13 @@
 
 import asyncio
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 
-from agent import proxy_stream
 from agent.proxy import MIN_SHARE
 from tests.agent.editors import WINDOW, edited, local_server, run, writing
-from tests.agent.support import until
+from tests.agent.support import QUICK, until
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -107,9 +107,7 @@ def test_a_reset_ends_the_stream_that_it_hits():
     run(work)
 
 
-def test_an_endless_head_ends(monkeypatch):
-    monkeypatch.setattr(proxy_stream, "HEAD_SECONDS", 0.5)
-
+def test_an_endless_head_ends():
     async def serve(asked, reader, writer):
         while True:
             writer.write(b"HTTP/1.1 103 Early\r\nX: 1\r\n\r\n" if "hints" in asked.line else b"X: " + b"x" * 4000)
@@ -117,7 +115,8 @@ def test_an_endless_head_ends(monkeypatch):
             await asyncio.sleep(0.1)
 
     async def work():
-        async with local_server(serve) as server, edited(server.url) as far:
+        options = replace(QUICK, editor_timeout=0.5)
+        async with local_server(serve) as server, edited(server.url, options=options) as far:
             assert (await far.fetch("GET", "/hints")).cancel["code"] == "TIMEOUT"
             assert (await far.fetch()).cancel["code"] in ("PROTOCOL", "TIMEOUT", "TOO_LARGE")
             await still_works(far)
@@ -156,13 +155,50 @@ def test_no_redirect_is_followed_and_only_the_own_origin_becomes_a_path():
     run(work)
 
 
-def test_a_path_in_the_address_is_put_before_and_taken_off():
+SEEN = [["X-Forwarded-Host", "device.edit.example"], ["X-Forwarded-Proto", "https"]]
+
+
+@pytest.mark.parametrize(
+    ("location", "told"),
+    [
+        ("/red/login", "/login"),
+        ("/red", "/"),
+        ("/red?x", "/?x"),
+        ("/redder/login", "/redder/login"),
+        ("login", "login"),
+        ("https://device.edit.example/red/login?x", "/login?x"),
+        ("https://device.edit.example.evil/red/login", "https://device.edit.example.evil/red/login"),
+        ("https://elsewhere.example/red/login", "https://elsewhere.example/red/login"),
+        ("/red//evil.example/", "/red//evil.example/"),
+    ],
+)
+def test_a_path_in_the_address_is_put_before_and_taken_off(location, told):
     async def work():
-        answer = b"HTTP/1.1 302 Found\r\nLocation: /red/login\r\n\r\n"
+        answer = f"HTTP/1.1 302 Found\r\nLocation: {location}\r\n\r\n".encode()
         async with local_server(answer) as server, edited(f"{server.url}/red/") as far:
-            flow = await far.fetch("GET", "/x?y")
+            flow = await far.fetch("GET", "/x?y", SEEN)
             assert server.asked[0].line == "GET /red/x?y HTTP/1.1"
-            assert flow.header("location") == ["/login"]
+            assert flow.header("location") == [told]
+
+    run(work)
+
+
+@pytest.mark.parametrize(
+    ("address", "given", "told"),
+    [
+        ("/red", "a=1; Path=/red; HttpOnly", "a=1; Path=/; HttpOnly"),
+        ("/red", "a=1;path=/red/auth/; Max-Age=5", "a=1; Path=/auth/; Max-Age=5"),
+        ("/red", "a=1; Path=/", "a=1; Path=/"),
+        ("/red", "a=1; Path=/redder", "a=1; Path=/redder"),
+        ("/red", "a=Path=/red; Secure", "a=Path=/red; Secure"),
+        ("", "a=1;path=/red; Secure", "a=1;path=/red; Secure"),
+    ],
+)
+def test_a_cookie_for_the_path_in_the_address_comes_back_to_it(address, given, told):
+    async def work():
+        answer = OK + f"Set-Cookie: {given}\r\nContent-Length: 0\r\n\r\n".encode()
+        async with local_server(answer) as server, edited(f"{server.url}{address}") as far:
+            assert (await far.fetch()).header("set-cookie") == [told]
 
     run(work)
 
@@ -361,7 +397,7 @@ def test_there_are_never_more_streams_than_are_allowed():
         async with local_server(waiting) as server, edited(server.url) as far:
             flows = [far.open() for _ in range(64)]
             await far.until(lambda: all(flow.received for flow in flows))
-            assert (await far.fetch()).cancel["code"] == "REFUSED"
+            assert (await far.fetch()).cancel["code"] == "BUSY"
             far.cancel(flows.pop())
             await until(lambda: far.device._editing.proxy.active == 63)
             flow = far.open()

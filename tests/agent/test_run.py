@@ -109,6 +109,17 @@ def test_hardware_is_the_same_each_time_and_differs_between_simulated_devices():
     assert all(one[key] != other[key] for other in others for key in ("serial", "mac", "machine_id"))
 
 
+@pytest.mark.parametrize(
+    "option",
+    [["--runtime-url", "http://127.0.0.1:1880/admin?x=1"], ["--editor-url", "http://127.0.0.1/#x"],
+     ["--editor-url", "http://someone@127.0.0.1:1880/"], ["--editor-timeout", "0"]],
+)  # fmt: skip
+def test_a_runtime_that_cannot_be_addressed_so_is_refused_at_the_start(option, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "--url", "http://127.0.0.1:9", "--driver", "nodered", "--state-dir", str(tmp_path), *option])
+    assert f"{option[0]}: must be" in capsys.readouterr().err
+
+
 def test_help_names_every_command(capsys):
     for arguments in (["--help"], ["run", "--help"], ["simulate", "--help"]):
         with pytest.raises(SystemExit) as caught:

@@ -29,11 +29,14 @@ PASSWORD = "correct horse battery staple"
 
 
 class House:
-    """The platform, the agent beside Node-RED as its device, and people who open the editor at the second process."""
+    """The platform, the agent beside Node-RED as its device, and people who open the editor at the second process.
 
-    def __init__(self, folder: Path, nodered: NodeRed) -> None:
-        self.folder, self.nodered = folder, nodered
-        self.platform = Platform(folder, web=2)
+    One ``beside`` another is a second device of the same organization, whose tunnel is at the second process.
+    """
+
+    def __init__(self, folder: Path, nodered: NodeRed, beside: "House | None" = None) -> None:
+        self.folder, self.nodered, self._beside = folder, nodered, beside
+        self.platform = beside.platform if beside else Platform(folder, web=2)
         self.email = f"{uuid4().hex[:12]}@example.com"
         self.api = httpx.Client(base_url=f"{self.platform.url(1)}/api/v1", timeout=30)
         self._agent: subprocess.Popen[bytes] | None = None
@@ -47,22 +50,29 @@ class House:
         return self
 
     def _move_in(self) -> None:
-        self.platform.__enter__()
-        registered = self._post("/auth/register", {"email": self.email, "password": PASSWORD, "name": "Ada",
-                                                   "organization_name": "Acme"})  # fmt: skip
-        self.org = UUID(registered["organization"]["id"])
+        if self._beside:
+            self.org = self._beside.org
+        else:
+            self._found()
         self.api.headers["X-API-Key"] = make.api_key(self.org)
         made = self.api.post("/devices", json={"name": "pump"}).raise_for_status().json()
         self.device_id = made["id"]
         self._start_agent(made["provisioning_code"])
         self.ask("PUT", f"/devices/{self.device_id}/shadow", {"desired": {"report_interval": 1}})
 
+    def _found(self) -> None:
+        self.platform.__enter__()
+        registered = self._post("/auth/register", {"email": self.email, "password": PASSWORD, "name": "Ada",
+                                                   "organization_name": "Acme"})  # fmt: skip
+        self.org = UUID(registered["organization"]["id"])
+
     def __exit__(self, *_error: object) -> None:
         self.api.close()
         if self._agent:
             self._agent.terminate()
             self._agent.wait(10)
-        self.platform.__exit__(None, None, None)
+        if not self._beside:
+            self.platform.__exit__(None, None, None)
 
     def sign_in(self) -> str:
         """An access token of the owner, of a session of its own."""
@@ -78,8 +88,14 @@ class House:
 
     def deploy(self, name: str, nodes: list[dict[str, Any]] | None = None) -> str:
         """A new flow, published and deployed to the device by the cloud; its id."""
-        nodes = nodes or [{"id": "watch", "type": "inject", "config": {"repeat": "60"}, "wires": [["show"]]},
-                          {"id": "show", "type": "debug"}]  # fmt: skip
+        watch = {
+            "id": "watch",
+            "type": "inject",
+            "name": "each minute",
+            "config": {"repeat": "60"},
+            "wires": [["show"]],
+        }
+        nodes = nodes or [watch, {"id": "show", "type": "debug"}]
         flow_id: str = self.ask("POST", "/flows", {"name": name, "definition": {"nodes": nodes}})["id"]
         self.ask("POST", f"/flows/{flow_id}/publish")
         target = {"device_ids": [self.device_id]}
@@ -106,7 +122,8 @@ class House:
         return httpx.post(f"{self.platform.url(0)}/api/v1{path}", json=body, timeout=30).raise_for_status().json()
 
     def _start_agent(self, code: str) -> None:
-        command = [sys.executable, "-m", "agent", "run", "--url", self.platform.url(0), "--provisioning-code", code,
+        url = self.platform.url(1 if self._beside else 0)
+        command = [sys.executable, "-m", "agent", "run", "--url", url, "--provisioning-code", code,
                    "--state-dir", str(self.folder / "agent"), "--driver", "nodered",
                    "--runtime-url", self.nodered.url]  # fmt: skip
         with (self.folder / "agent.log").open("wb") as log:

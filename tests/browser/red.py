@@ -41,6 +41,13 @@ class Red:
         node = self.page.locator(f'.red-ui-palette-node[data-palette-type="{kind}"]')
         node.drag_to(self.page.locator("#red-ui-workspace-chart"), target_position={"x": x, "y": y})
 
+    def rename(self, old: str, new: str) -> None:
+        """Open a node's dialog, give it another name, *Done*."""
+        self.page.locator(".red-ui-flow-node").filter(has_text=old).first.dblclick()
+        self.page.fill("#node-input-name", new)
+        self.page.click("#node-dialog-ok")
+        expect(self.page.locator(".red-ui-flow-node").filter(has_text=new).first).to_be_visible()
+
     def show_tab(self, label: str) -> None:
         self.page.locator("#red-ui-workspace-tabs .red-ui-tab-label").filter(has_text=label).first.click()
 

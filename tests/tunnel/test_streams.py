@@ -5,13 +5,16 @@ from typing import Any
 
 import pytest
 
+from app.edge_nodes.editor import proxy
 from app.tunnel import protocol
-from app.tunnel.protocol import CHUNK_BYTES, WINDOW_BYTES, Frame
+from app.tunnel.protocol import CHUNK_BYTES, MAX_STREAMS, WINDOW_BYTES, Frame
 from app.tunnel.relay import Relay
 from app.tunnel.streams import CREDIT_BYTES, NothingYet, Stream, StreamFailed
 
 REQUEST: Frame = {"method": "GET", "target": "/", "headers": [], "body": False, "upgrade": False}
 HEAD: Frame = {"type": "http_response", "id": "s", "status": 200, "headers": [["A", "b"]], "window": WINDOW_BYTES}
+
+WAITING: Frame = {"type": "http_response", "id": "s", "status": 102, "headers": [], "window": WINDOW_BYTES}
 
 
 class Ends:
@@ -103,6 +106,7 @@ def test_whoever_waits_for_the_window_goes_on_with_credit_and_ends_with_a_failur
     "frames",
     [
         [HEAD, HEAD],
+        [HEAD, WAITING],
         [{**HEAD, "status": 700}],
         [{**HEAD, "status": True}],
         [{**HEAD, "headers": [["A"]]}],
@@ -134,6 +138,30 @@ def test_nothing_yet_is_no_failure() -> None:
     assert ends.stream.head(0).headers == [("A", "b")]
 
 
+def test_a_device_that_still_waits_for_its_editor_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as it says so; without a word the caller's patience is short."""
+    monkeypatch.setattr(proxy, "HEAD_SECONDS", 0.3)
+    ends, stop = Ends(), threading.Event()
+
+    def tell() -> None:
+        for _ in range(10):
+            if stop.wait(0.1):
+                return
+            ends.stream.take(WAITING)
+        ends.stream.take(HEAD)
+
+    thread = threading.Thread(target=tell)
+    thread.start()
+    try:
+        assert proxy._head(ends.stream).status == 200
+    finally:
+        stop.set()
+        thread.join(5)
+    silent = Ends()
+    with pytest.raises(NothingYet):
+        proxy._head(silent.stream)
+
+
 class Wire:
     """In place of a socket: what is written to the device."""
 
@@ -161,6 +189,8 @@ def relay_of(**request: Any) -> tuple[Relay, Wire, list[Frame]]:
     ("frames", "fault"),
     [
         ([HEAD, HEAD], "a second head"),
+        ([HEAD, WAITING], "a second head"),
+        ([WAITING, protocol.chunk("s", b"x", end=False)], "a chunk before the head, or without data"),
         ([{**HEAD, "status": 101}], "101 for no upgrade"),
         ([protocol.chunk("s", b"x", end=False)], "a chunk before the head, or without data"),
         ([HEAD, {"type": "chunk", "id": "s", "data": 5}], "a chunk before the head, or without data"),
@@ -190,6 +220,22 @@ def test_credit_opens_the_window_by_as_much() -> None:
     assert back[-1]["end"] is True
     assert [frame["type"] for frame in wire.frames] == ["http_request", "credit"]
     assert relay.callers == set()
+
+
+def test_a_device_that_still_waits_may_say_so_before_it_answers() -> None:
+    relay, wire, back = relay_of()
+    for frame in (WAITING, WAITING, HEAD):
+        relay.from_device(frame)
+    assert back == [WAITING, WAITING, HEAD]
+    assert len(wire.frames) == 1
+
+
+def test_one_stream_too_many_is_told_as_such() -> None:
+    relay, wire, back = relay_of()
+    for number in range(MAX_STREAMS):
+        relay.from_caller("here", protocol.http_request(f"s{number}", REQUEST), back.append)
+    assert [(frame["id"], frame["code"]) for frame in back] == [(f"s{MAX_STREAMS - 1}", "BUSY")]
+    assert len(wire.frames) == MAX_STREAMS
 
 
 def test_a_lost_socket_is_told_to_every_caller_and_takes_no_more() -> None:

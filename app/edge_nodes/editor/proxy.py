@@ -15,12 +15,12 @@ from app.edge_nodes.editor.sessions import Access
 from app.edge_nodes.editor.throttle import throttle
 from app.edge_nodes.editor.watchdog import BODY_SECONDS, Opened, watchdog
 from app.tunnel import bus
-from app.tunnel.protocol import CHUNK_BYTES
+from app.tunnel.protocol import CHUNK_BYTES, MAX_STREAMS
 from app.tunnel.streams import Head, NothingYet, Stream, StreamFailed
 
 log = structlog.get_logger("editor")
 
-HEAD_SECONDS = 30.0
+HEAD_SECONDS = 30.0  # without a word of the device
 
 Environ = dict[str, Any]
 
@@ -76,7 +76,10 @@ def _answered(
 
 
 def _head(stream: Stream) -> Head:
-    """The answer's head; while the request's body is still moving it is not yet due."""
+    """The answer's head. It is not due while the request's body is moving, or the device says that it waits, too.
+
+    How long it waits is the device's to decide, where its editor is known: an installation may take minutes.
+    """
     while True:
         try:
             return stream.head(HEAD_SECONDS)
@@ -90,8 +93,14 @@ def _failure(failed: StreamFailed) -> Refused:
         return Refused(503, "The device is offline", "Try again in a moment.", "offline", Retry_After="5")
     if failed.code == "TIMEOUT":
         return Refused(
-            504, "The editor does not answer", "The device is there, but its editor said nothing.", "timeout"
-        )
+            504, "The editor does not answer",
+            "The device is there, but its editor said nothing. It may still be doing what it was asked.", "timeout",
+        )  # fmt: skip
+    if failed.code == "BUSY":
+        return Refused(
+            503, "Too much at once", f"The device has {MAX_STREAMS} requests under way. Try again in a moment.", "busy",
+            Retry_After="2",
+        )  # fmt: skip
     return Refused(502, "The editor is not there", "The device could not reach its editor, or was cut off.", "device")
 
 

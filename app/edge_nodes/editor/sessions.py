@@ -70,18 +70,21 @@ FROM unnest(CAST(:ids AS uuid[]), CAST(:bytes_in AS bigint[]), CAST(:bytes_out A
     AS u (id, bytes_in, bytes_out)
 WHERE e.id = u.id AND e.closed_at IS NULL
 """)
+# Who opened it may be gone as well as the device. The entry of the opening still knows both; it was written in the
+# transaction that set ``opened_at``, and so has its time, by which it is found.
 _END = """
 , closed AS (
     UPDATE editor_sessions e SET closed_at = now(), close_reason = o.ended FROM over o
     WHERE e.id = o.id AND e.closed_at IS NULL
-    RETURNING e.id, e.org_id, e.device_id, o.actor, o.ended, e.bytes_in, e.bytes_out,
+    RETURNING e.id, e.org_id, e.device_id, e.opened_at, o.actor, o.ended, e.bytes_in, e.bytes_out,
         extract(epoch FROM now() - e.opened_at)::bigint AS seconds
 )
 INSERT INTO log_entries (org_id, device_id, level, source, kind, message, fields)
-SELECT org_id, device_id, 1, 'platform', 'editor.closed', 'editor closed: ' || ended,
-    jsonb_build_object('editor_session_id', id, 'actor', actor, 'reason', ended, 'seconds', seconds,
-                       'bytes_in', bytes_in, 'bytes_out', bytes_out)
-FROM closed
+SELECT c.org_id, coalesce(c.device_id, opened.device_id), 1, 'platform', 'editor.closed', 'editor closed: ' || c.ended,
+    jsonb_build_object('editor_session_id', c.id, 'actor', coalesce(c.actor, opened.fields->>'by'), 'reason', c.ended,
+                       'seconds', c.seconds, 'bytes_in', c.bytes_in, 'bytes_out', c.bytes_out)
+FROM closed c LEFT JOIN log_entries opened ON opened.org_id = c.org_id AND opened.time = c.opened_at
+    AND opened.kind = 'editor.opened' AND opened.fields->>'editor_session_id' = c.id::text
 """
 _END_OF = text(f"""
 WITH over AS (

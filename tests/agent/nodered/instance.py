@@ -17,7 +17,7 @@ from tests.platform import free_port
 HERE = Path(__file__).parent
 INSTALL_SECONDS = 300
 SETTINGS = """module.exports = {
-  uiHost: "127.0.0.1", flowFile: "flows.json", credentialSecret: "of the tests", adminAuth: %s,
+  uiHost: "127.0.0.1", flowFile: "flows.json", credentialSecret: "of the tests", adminAuth: %s, httpAdminRoot: "%s/",
   telemetry: { enabled: false }, editorTheme: { tours: false },
   externalModules: { palette: { allowInstall: false }, modules: { allowInstall: false } },
 }
@@ -66,19 +66,19 @@ def _npm(home: Path) -> None:
 
 
 class NodeRed:
-    """One Node-RED with a folder of its own, on loopback."""
+    """One Node-RED with a folder of its own, on loopback. ``root``: its ``httpAdminRoot``, like ``/admin``."""
 
-    def __init__(self, home: Path, folder: Path, auth: str = "null", token: str | None = None) -> None:
-        self.home, self.folder, self.port = home, folder, free_port()
+    def __init__(self, home: Path, folder: Path, auth: str = "null", token: str | None = None, root: str = "") -> None:
+        self.home, self.folder, self.port, self.root = home, folder, free_port(), root
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "settings.js").write_text(SETTINGS % auth)
+        (folder / "settings.js").write_text(SETTINGS % (auth, root))
         headers = {"Node-RED-API-Version": "v2", **({"Authorization": f"Bearer {token}"} if token else {})}
         self.http = httpx.Client(base_url=self.url, headers=headers, timeout=20, trust_env=False)
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://127.0.0.1:{self.port}{self.root}"
 
     def __enter__(self) -> "NodeRed":
         self.start()

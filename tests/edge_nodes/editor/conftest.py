@@ -191,11 +191,17 @@ def ended(wire: socket.socket, timeout: float) -> bool:
 class Setting:
     """An organization with one device and people who open its editor."""
 
-    def __init__(self, gateways: Platform) -> None:
-        self.gateways, self.org_id = gateways, make.organization()
+    def __init__(self, gateways: Platform, org_id: UUID | None = None) -> None:
+        self.gateways, self.org_id = gateways, org_id or make.organization()
         self.device, self.key = make.device(self.org_id)
         self.keys = {role: make.api_key(self.org_id, role) for role in ("owner", "operator", "viewer")}
         self._open: list[Any] = []
+
+    def beside(self) -> "Setting":
+        """Another device of the same organization."""
+        made = Setting(self.gateways, self.org_id)
+        self._open.append(made)
+        return made
 
     def connect(self, serve: Callable[[Served], None] | None = None, web: int = 0) -> EditorDevice:
         made = EditorDevice(self.gateways.url(web), self.device.id, self.key, serve)
@@ -219,7 +225,7 @@ class Setting:
         assert answer.status_code == 303, answer.text
         return made
 
-    def end(self) -> None:
+    def close(self) -> None:
         for one in self._open:
             one.close()
 
@@ -228,7 +234,7 @@ class Setting:
 def setting(app: Any, gateways: Platform) -> Iterator[Setting]:
     made = Setting(gateways)
     yield made
-    made.end()
+    made.close()
 
 
 def ticket_of(url: str) -> str:
