@@ -137,8 +137,6 @@ def identify(cookies: list[str], device_id: UUID) -> Access:
     hashes = [digest(cookie) for cookie in cookies]
     row = db.look_up(_BY_COOKIE, _values(hashes, device=device_id)) if hashes else None
     found = _access(row)
-    if found is None and row and not row[7]:
-        end(hashes)
     if found is None:
         raise NoSession(f"the session has ended: {row[6]}" if row else "there is no session")
     return found
@@ -165,7 +163,10 @@ def used(usage: dict[UUID, tuple[int, int]]) -> None:
 
 
 def end(hashes: list[bytes]) -> None:
-    """Record the end of those of some sessions that have ended, and tell the journal, once."""
+    """Record the end of those of some sessions that have ended, and tell the journal, once.
+
+    For the process that held their last streams, and has written what these used. Others leave it to ``end_all``.
+    """
     with db.transaction(system=True) as session:
         session.execute(_END_OF, {"hashes": hashes})
 

@@ -75,6 +75,9 @@ class Watchdog:
 
     opened: set[Opened] = field(default_factory=set)
     usage: dict[UUID, tuple[int, int]] = field(default_factory=dict)
+    recent: dict[UUID, bytes] = field(default_factory=dict)
+    """The cookies' hashes of sessions whose streams have ended, until what they used is written: should they end as
+    well, nobody else knows their last bytes."""
     lock: Any = field(default_factory=threading.Lock)
     seen_at: float = field(default_factory=time.monotonic)
 
@@ -100,6 +103,7 @@ class Watchdog:
         with self.lock:
             self.opened.discard(one)
             OPEN.set(len(self.opened))
+            self.recent[one.access.id] = one.access.cookie_hash
             self._count(one, always=True)
 
     def _count(self, one: Opened, *, always: bool = False) -> None:
@@ -125,16 +129,18 @@ class Watchdog:
                 log.exception("editors not checked")
 
     def _check(self, *, flush: bool) -> None:
-        opened = list(self.opened)
-        living = sessions.states(sorted({one.access.cookie_hash for one in opened})) if opened else {}
+        opened, recent = list(self.opened), dict(self.recent)
+        held = {one.access.cookie_hash for one in opened} | set(recent.values())
+        living = sessions.states(sorted(held)) if held else {}
         self.seen_at = time.monotonic()
         over = [one for one in opened if not _may(one, living.get(one.access.id))]
-        if flush or over:
+        ended = {one.access.cookie_hash for one in over} | {recent[id] for id in recent.keys() - living.keys()}
+        if flush or ended:
             self._flush()
         for one in over:
             one.cut("the session has ended")
-        if over:
-            sessions.end([one.access.cookie_hash for one in over])
+        if ended:
+            sessions.end(sorted(ended))
         for one in opened:
             if one.gone:
                 one.cut("the browser has gone")
@@ -145,7 +151,7 @@ class Watchdog:
         with self.lock:
             for one in self.opened:
                 self._count(one)
-            usage, self.usage = self.usage, {}
+            usage, self.usage, self.recent = self.usage, {}, {}
         sessions.used(usage)
 
     def _fail_closed(self) -> None:

@@ -249,7 +249,8 @@ def test_a_key_that_is_deleted_ends_what_it_opened(setting: Setting) -> None:
         change(setting.org_id, "DELETE FROM api_keys WHERE role = 'operator'")
         assert ended(wire, 2)
     assert browser("GET", "/").status_code == 403
-    assert [one["reason"] for one in journal(setting.org_id, "editor.closed")] == ["API key ended"]
+    told = until(lambda: journal(setting.org_id, "editor.closed"), timeout=3)
+    assert [one["reason"] for one in told] == ["API key ended"]
 
 
 def test_a_session_that_nobody_uses_any_more_is_told_to_have_ended(setting: Setting) -> None:

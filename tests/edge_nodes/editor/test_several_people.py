@@ -131,6 +131,8 @@ def test_one_persons_end_is_nobody_elses(setting: Setting, end: Callable[..., No
     assert [one("POST", f"/up/x/{10}", content=shop.bytes_of("/up/x/10")).status_code for one in staying] == [200, 200]
     assert leaving("POST", "/up/x/10", content=b"").status_code == 403
     assert leaving("GET", "/").status_code == (200 if looks_on else 403)
+    if not looks_on:
+        until(lambda: sessions_of(setting, "editor.closed"), timeout=3)
     opened, closed = (sessions_of(setting, kind) for kind in ("editor.opened", "editor.closed"))
     assert len(opened) == len(set(opened)) == 3
     assert closed == ([] if looks_on else opened[:1])
