@@ -94,10 +94,10 @@ def requires(
         @wraps(view)
         def checked(*args: Any, **kwargs: Any) -> Any:
             asked = beside(**(request.view_args or {})) if beside else None
-            admit(authenticate(asked), role, device=device, user=user)
-            _count(sensitive)
-            caller = f"{current.identity.kind}:{current.identity.id}"
-            return run_once(caller, current.identity.org_id, lambda: view(*args, **kwargs))
+            caller = authenticate(asked)
+            admit(caller, role, device=device, user=user)
+            _count(caller, sensitive)
+            return run_once(f"{caller.kind}:{caller.id}", caller.org_id, lambda: view(*args, **kwargs))
 
         checked._apidoc = {**getattr(view, "_apidoc", {}), "access": str(role or "any")}  # type: ignore[attr-defined]
         return cast(F, checked)
@@ -144,13 +144,13 @@ def admit(identity: Identity, role: Role | None, *, device: bool = False, user: 
         raise Forbidden(f"this needs the role {role}; yours is {identity.role}")
 
 
-def _count(sensitive: bool) -> None:
-    if current.identity.kind == "device":
+def _count(caller: Identity, sensitive: bool) -> None:
+    if caller.kind == "device":
         return
-    if sensitive or current.identity.org_id is None:
-        limits.hit("user", str(current.identity.id), settings().rate_limit_user)
+    if sensitive or caller.org_id is None:
+        limits.hit("user", str(caller.id), settings().rate_limit_user)
     else:
-        limits.hit("org", str(current.org), settings().rate_limit_org)
+        limits.hit("org", str(caller.org_id), settings().rate_limit_org)
 
 
 def _from_headers(beside: Beside | None) -> Identity | None:
