@@ -64,7 +64,7 @@ def _upwards(browser: Any, stream: Stream) -> None:
             throttle().wait(len(data))
         stream.write(b"", end=True)
     except (StreamFailed, OSError):
-        pass
+        pass  # either side has gone, which the other direction meets as well
     stream.close()
 
 
