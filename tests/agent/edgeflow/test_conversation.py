@@ -9,14 +9,9 @@ from agent.settings import Settings
 from tests.agent.cloud import Cloud
 from tests.agent.edgeflow.runtime import TYPES, Runtime
 from tests.agent.edgeflow.support import flow, order
-from tests.agent.support import device_on, until
+from tests.agent.support import Conversation, device_on, payload, until
 from tests.agent.test_report import SOON
 from tests.agent.test_run import end, start
-
-
-def payload(wanted, **more):
-    told = {"flow_id": wanted.flow_id, "version": wanted.version, "content_hash": wanted.content_hash}
-    return {**told, "flow": wanted.flow, "start": wanted.start, "previous": None, **more}
 
 
 def test_every_action_of_the_protocol(tmp_path):
@@ -29,19 +24,8 @@ def test_every_action_of_the_protocol(tmp_path):
                 shadow = cloud.shadow("device-1")
                 await until(lambda: shadow["reported"].get("online"))
                 assert shadow["reported"]["node_types"] == sorted(TYPES)
-
-                done = set()
-
-                async def ask(action, **sent):
-                    done.add(action)
-                    answer = await link.ask(action, sent)
-                    assert answer["status"] == "success", answer
-                    return answer["data"]
-
-                async def fails(action, code, **sent):
-                    answer = await link.ask(action, sent)
-                    assert (answer["status"], answer["code"]) == ("error", code), answer
-                    return answer["error"]
+                talk = Conversation(link)
+                ask, fails = talk.ask, talk.fails
 
                 assert (await ask("deploy_flow", **payload(order())))["status"] == "installed"
                 assert (await ask("deploy_flow", **payload(order())))["status"] == "already_installed"
@@ -74,7 +58,7 @@ def test_every_action_of_the_protocol(tmp_path):
                 assert (await ask("remove_flow", flow_id="flow-1"))["status"] == "removed"
                 assert (await ask("remove_flow", flow_id="flow-1"))["status"] == "removed"
                 assert runtime.stored == {}
-                assert done == set(ACTIONS)
+                assert talk.done == set(ACTIONS)
                 await runtime.down()
                 assert "cannot be reached" in await fails("list_flows", "RUNTIME_UNAVAILABLE")
                 assert (await ask("health_check"))["status"] == "unhealthy"

@@ -10,15 +10,10 @@ from agent.drivers.nodered import NodeRedDriver
 from agent.settings import Settings
 from tests.agent.cloud import Cloud
 from tests.agent.nodered.samples import TAB, answering, order
-from tests.agent.support import device_on, until
+from tests.agent.support import Conversation, device_on, payload, until
 from tests.agent.test_report import SOON
 
 pytestmark = [pytest.mark.xdist_group("nodered"), pytest.mark.slow]
-
-
-def payload(wanted):
-    told = {"flow_id": wanted.flow_id, "version": wanted.version, "content_hash": wanted.content_hash}
-    return {**told, "flow": wanted.flow, "start": wanted.start, "previous": None}
 
 
 def test_every_action_of_the_protocol(nodered, tmp_path):
@@ -31,19 +26,8 @@ def test_every_action_of_the_protocol(nodered, tmp_path):
                 shadow = cloud.shadow("device-1")
                 await until(lambda: shadow["reported"].get("online"))
                 assert {"inject", "http in", "group"} <= set(shadow["reported"]["node_types"])
-                done = set()
-
-                async def ask(action, **sent):
-                    done.add(action)
-                    answer = await link.ask(action, sent)
-                    assert answer["status"] == "success", answer
-                    return answer["data"]
-
-                async def fails(action, code, **sent):
-                    done.add(action)
-                    answer = await link.ask(action, sent)
-                    assert (answer["status"], answer["code"]) == ("error", code), answer
-                    return answer["error"]
+                talk = Conversation(link)
+                ask, fails = talk.ask, talk.fails
 
                 seen = {"id": "show", "type": "debug", "config": {"active": True, "tosidebar": True}}
                 first = answering("one")
@@ -87,7 +71,7 @@ def test_every_action_of_the_protocol(nodered, tmp_path):
                 assert (await ask("remove_flow", flow_id="flow-1"))["status"] == "removed"
                 assert (await ask("remove_flow", flow_id="flow-1"))["status"] == "removed"
                 assert (nodered.ask("/flow"), nodered.ask("/own")) == (None, "own")
-                assert done == set(ACTIONS)
+                assert talk.done == set(ACTIONS) - {"get_gpio_state"}  # which has failed above, as it must
             await driver.close()
 
     asyncio.run(run())
