@@ -1,22 +1,18 @@
 """EdgeFlow Cloud: the web application."""
 
-from collections.abc import Callable
-from typing import Any
-
 import flask_swagger_ui
 import structlog
-from flask import Flask, Response, request, send_from_directory
-from flask.typing import ResponseReturnValue
+from flask import Flask, Response, send_from_directory
 from flask_jwt_extended import JWTManager
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app import db, limits, rooms
-from app.api import PREFIX, Api, Json, describe_filter, error_response
+from app.api import PREFIX, Api, describe_filter, error_response
 from app.edge_nodes.editor.gate import EditorGate
 from app.errors import AppError, ServiceUnavailable
+from app.framework import MAX_BODY_BYTES, EdgeFlow
 from app.health import blp as health
 from app.observability import configure_logging, observe_requests
 from app.tunnel.routes import mount
@@ -31,39 +27,6 @@ through its tunnel, publish flows in versions and roll them out.
 
 Sign in (`POST /auth/login`) and send `Authorization: Bearer …`, or send an API key as `X-API-Key: edgeflow_…`.
 `X-Organization-Id` switches to another of your organizations."""
-
-
-MAX_BODY_BYTES = 2 * 1024 * 1024
-
-
-class EdgeFlow(Flask):
-    """Flask, with one transaction around each request's view: it commits before the answer leaves."""
-
-    json_provider_class = Json
-
-    def dispatch_request(self) -> ResponseReturnValue:
-        rule = request.url_rule
-        if rule is None or rule.websocket:
-            return super().dispatch_request()
-        _read_body()
-        with db.unit():
-            return super().dispatch_request()
-
-    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """As it is: no view is a coroutine, and the question is asked several times a request."""
-        return func
-
-
-def _read_body() -> None:
-    """Have the body before a database connection: whoever sends it a byte at a time holds nothing of others' up.
-
-    Raises RequestEntityTooLarge, also for a body of untold length, which would otherwise be cut off at the limit.
-    """
-    if "CONTENT_LENGTH" not in request.environ and "HTTP_TRANSFER_ENCODING" not in request.environ:
-        return
-    body = request.get_data(cache=True)
-    if request.content_length is None and len(body) >= MAX_BODY_BYTES:
-        raise RequestEntityTooLarge
 
 
 def create_app() -> Flask:

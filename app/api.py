@@ -10,6 +10,7 @@ import flask_smorest
 import marshmallow
 import orjson
 from flask import Response, g, request
+from flask.globals import request_ctx
 from flask.json.provider import JSONProvider
 from marshmallow import fields, missing
 from webargs.flaskparser import FlaskParser
@@ -61,9 +62,12 @@ class Parser(FlaskParser):
         """Made once: making one costs more than all its use."""
         return _schema(argmap) if isinstance(argmap, type) else super()._get_schema(argmap, req)
 
-    def load_querystring(self, req: Any, schema: Any) -> Any:
-        """An empty one by a short way: the library's asks for each field by an exception."""
-        return super().load_querystring(req, schema) if req.query_string else {}
+    def parse(self, argmap: Any, req: Any = None, *, location: str | None = None, **kwargs: Any) -> Any:
+        """Without a query its values are known: most requests have none."""
+        asked = req or request_ctx.request
+        if location == "query" and not asked.query_string and (values := _defaults(argmap)) is not None:
+            return dict(values)
+        return super().parse(argmap, asked, location=location, **kwargs)
 
     def load_json(self, req: Any, schema: Any) -> Any:
         """Strictly: what the standard library lets in besides (NaN, lone surrogates) PostgreSQL would refuse."""
@@ -90,6 +94,20 @@ def _schema(kind: type[marshmallow.Schema]) -> marshmallow.Schema:
     return kind()
 
 
+@cache
+def _defaults(query: type[marshmallow.Schema]) -> dict[str, Any] | None:
+    """What ``query`` makes of nothing, if that is always the same; None when it is not, or an error."""
+    schema = _schema(query)
+    if schema._hooks or any(callable(field.load_default) for field in schema.load_fields.values()):
+        return None
+    try:
+        values: dict[str, Any] = schema.load({})
+    except marshmallow.ValidationError:
+        return None
+    return values if all(type(value) in _UNCHANGING for value in values.values()) else None
+
+
+_UNCHANGING = frozenset({str, int, float, bool, type(None)})
 _EXAMPLES: dict[type[fields.Field[Any]], Any] = {
     fields.UUID: "3f2b8c1e-5d0a-4b7e-9c55-0e6f3a1d2b4c",
     fields.Email: "ada@example.com",

@@ -269,8 +269,7 @@ def transaction(org_id: UUID | None = None, *, system: bool = False) -> Iterator
 def unit() -> Iterator[None]:
     """As ``transaction``, for a tenant that ``act_for`` tells later. Without a use of ``session`` it costs nothing."""
     engine()
-    session.remove()
-    _unit.info = {}
+    _forget()
     try:
         yield
         commit()
@@ -279,8 +278,13 @@ def unit() -> Iterator[None]:
             commit()
         raise
     finally:
+        _forget()
+
+
+def _forget() -> None:
+    if session.registry.has():  # most requests of a kind that only looks up have none: to remove it costs more
         session.remove()
-        _unit.info = {}
+    _unit.info = {}
 
 
 def look_up(statement: TextClause, values: dict[str, Any]) -> tuple[Any, ...] | None:

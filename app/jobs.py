@@ -13,7 +13,7 @@ import structlog
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import AgeLimit, Callbacks, Retries, ShutdownNotifications, TimeLimit
 
-from app import db
+from app import db, log_context
 from app.redis import pooled
 
 log = structlog.get_logger(__name__)
@@ -47,7 +47,7 @@ def broker() -> RedisBroker:
 
 def enqueue(name: str, *args: Any, delay: int | None = None) -> None:
     """Ask for the job ``name`` (queue, dot, verb) once the current transaction has committed. ``delay`` is in ms."""
-    context = structlog.contextvars.get_contextvars()
+    context = log_context.fields()
     plain = [str(value) if isinstance(value, UUID) else value for value in args]
 
     def call() -> None:

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app import db
+from app import db, log_context
 from app.batch import Batcher
 
 log = structlog.get_logger(__name__)
@@ -108,7 +108,7 @@ def _storable(rows: list[dict[str, Any]]) -> str:
 
 
 def _circumstances() -> dict[str, Any]:
-    context = structlog.contextvars.get_contextvars()
+    context = log_context.fields()
     return {key: context[key] for key in ("actor", "request_id") if context.get(key)}
 
 

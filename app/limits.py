@@ -6,11 +6,13 @@ Devices are not counted by address: a whole fleet may stand behind one, and a va
 
 import time
 from functools import cache, partial
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 import redis
 import structlog
-from flask import Flask, current_app, request
+from flask import Flask, Request, current_app, request
+from flask.globals import request_ctx
 from flask_limiter import Limiter
 from flask_limiter.constants import ExemptionScope
 from limits import RateLimitItem, parse
@@ -33,25 +35,17 @@ def address() -> str:
     return request.remote_addr or "unknown"
 
 
-def _is_device() -> bool:
+def _is_device(asked: Request) -> bool:
     """What says it is a device, where devices go: those routes count whoever is not one as a failed sign-in."""
-    names_one = "device_id" in (request.view_args or {})
-    return names_one and request.headers.get("X-API-Key", "").startswith("device_")
-
-
-def _not_counted() -> bool:
-    """Devices; connecting ones too, who show their key only in the first frame; and probes, which tell an operator or a
-    load balancer what is wrong just when there is too much of something."""
-    rule = request.url_rule
-    return _is_device() or request.blueprint == "health" or (rule is not None and rule.websocket)
+    return "device_id" in (asked.view_args or ()) and asked.headers.get("X-API-Key", "").startswith("device_")
 
 
 limiter = Limiter(key_func=address, strategy="moving-window")
 
 _local = MovingWindowRateLimiter(MemoryStorage())
-_rule = cache(parse)
+_item = cache(parse)
 _away_until = 0.0
-_permits: dict[tuple[RateLimitItem, str, str], tuple[Permits, Acquire]] = {}
+_permits: dict[tuple[str, str, str | UUID], tuple[Permits, Acquire]] = {}
 
 
 def count_addresses(app: Flask) -> None:
@@ -67,42 +61,48 @@ def count_addresses(app: Flask) -> None:
 
 
 def _count_address() -> None:
-    if limiter.enabled and request.endpoint and not _exempt(request.endpoint, request.blueprint) and not _not_counted():
-        hit("application", address(), settings().rate_limit_ip)
+    asked = request_ctx.request
+    rule = asked.url_rule
+    if limiter.enabled and rule is not None and _counted(rule.endpoint, rule.websocket) and not _is_device(asked):
+        hit("application", asked.remote_addr or "unknown", settings().rate_limit_ip)
 
 
 @cache
-def _exempt(endpoint: str, blueprint: str | None) -> bool:
-    found = limiter.limit_manager.exemption_scope(current_app, endpoint, blueprint)
-    return bool(found & ExemptionScope.APPLICATION)
+def _counted(endpoint: str, websocket: bool) -> bool:
+    """Whether a route's callers are counted by address. Not: devices that connect, who show their key only in the first
+    frame; and probes, which tell an operator or a load balancer what is wrong just when there is too much of something.
+    """
+    blueprint = endpoint.rpartition(".")[0] or None
+    exempt = limiter.limit_manager.exemption_scope(current_app, endpoint, blueprint) & ExemptionScope.APPLICATION
+    return not (exempt or websocket or blueprint == "health")
 
 
-def hit(scope: str, key: str, rule: str) -> None:
+def hit(scope: str, key: str | UUID, rule: str) -> None:
     """Count one use of ``scope`` by ``key``. Raises RateLimited past ``rule`` (``"60 per minute"``)."""
     global _away_until
     if not limiter.enabled:
         return
-    item = _rule(rule)
     strategy = limiter.limiter if time.monotonic() >= _away_until else _local
     try:
-        allowed = _hit_redis(item, scope, key) if strategy is not _local else _local.hit(item, scope, key)
+        allowed = _hit_redis(rule, scope, key) if strategy is not _local else _local.hit(_item(rule), scope, str(key))
     except (redis.RedisError, OSError) as error:
         log.warning("limits counted in memory", error=str(error))
         strategy, _away_until = _local, time.monotonic() + AWAY_SECONDS
-        allowed = strategy.hit(item, scope, key)
+        allowed = strategy.hit(_item(rule), scope, str(key))
     if not allowed:
-        raise _exceeded(item, strategy.get_window_stats(item, scope, key).reset_time)
+        item = _item(rule)
+        raise _exceeded(item, strategy.get_window_stats(item, scope, str(key)).reset_time)
 
 
-def _hit_redis(item: RateLimitItem, scope: str, key: str) -> bool:
-    known = _permits.get((item, scope, key))
+def _hit_redis(rule: str, scope: str, key: str | UUID) -> bool:
+    known = _permits.get((rule, scope, key))
     if known is None:
         if len(_permits) >= CALLERS:
             _permits.clear()
-        storage: Any = limiter.storage
-        name = storage.prefixed_key(item.key_for(scope, key))
+        item, storage = _item(rule), cast(Any, limiter.storage)
+        name = storage.prefixed_key(item.key_for(scope, str(key)))
         known = Permits(item.amount, item.get_expiry()), partial(_acquire, item, name)
-        _permits[item, scope, key] = known
+        _permits[rule, scope, key] = known
     permits, acquire = known
     return permits.use(acquire)
 

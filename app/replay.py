@@ -6,23 +6,30 @@ from typing import Any
 from uuid import UUID
 
 from flask import Response, g, make_response, request
+from flask.globals import request_ctx
 
 from app import db, idempotency
 from app.api import error_response
+from app.auth.identity import Identity
 from app.errors import AppError, ServiceUnavailable, ValidationFailed
 from app.idempotency import Answer, Claim
 
 KEPT_HEADERS = ("Content-Type", "Location")
 
 
-def run_once(caller: str, org_id: UUID | None, call: Callable[[], Any]) -> Any:
-    """Carry out the request, or answer as the first one with its ``Idempotency-Key`` was answered."""
-    key = request.headers.get("Idempotency-Key")
-    if request.method != "POST" or key is None:
+def run_once(caller: Identity | None, call: Callable[[], Any]) -> Any:
+    """Carry out the request, or answer as the first one with its ``Idempotency-Key`` was answered.
+
+    ``caller``: whose key it is; None for those of routes that anybody may call.
+    """
+    asked = request_ctx.request
+    key = asked.headers.get("Idempotency-Key") if asked.method == "POST" else None
+    if key is None:
         return call()
     if not 1 <= len(key) <= 255:
         raise ValidationFailed(details={"Idempotency-Key": ["Length must be between 1 and 255."]})
-    scope = f"{caller}\0{request.path}"
+    org_id = caller.org_id if caller else None
+    scope = f"{f'{caller.kind}:{caller.id}' if caller else 'public'}\0{request.path}"
     claimed = idempotency.claim(scope, org_id, key, request.get_data() + b"\0" + request.query_string)
     if isinstance(claimed, Answer):
         return Response(claimed.body, claimed.status, [*claimed.headers, ("Idempotent-Replayed", "true")])

@@ -8,7 +8,7 @@ import structlog
 from dramatiq.middleware import Middleware
 from prometheus_client import Counter
 
-from app import db, jobs
+from app import db, jobs, log_context
 from app.observability import configure_logging
 from app.processes import Heartbeat
 from config.plans import plans_or_exit
@@ -32,7 +32,7 @@ class Follow(Middleware):
     """Logs carry the request id of the request that a job came from; jobs are counted; failures are logged."""
 
     def before_process_message(self, _broker: dramatiq.Broker, message: Any) -> None:
-        structlog.contextvars.bind_contextvars(request_id=message.options.get("request_id"), job=message.actor_name)
+        log_context.bind(request_id=message.options.get("request_id"), job=message.actor_name)
 
     def after_process_message(
         self, _broker: dramatiq.Broker, message: Any, *, result: Any = None, exception: BaseException | None = None
@@ -40,7 +40,7 @@ class Follow(Middleware):
         JOBS.labels(message.actor_name, "failed" if exception else "done").inc()
         if exception:
             log.error("job failed", error=repr(exception), retries=message.options.get("retries", 0))
-        structlog.contextvars.clear_contextvars()
+        log_context.begin()
 
 
 class Prompt(Middleware):

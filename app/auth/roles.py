@@ -11,10 +11,9 @@ class Role(StrEnum):
     OPERATOR = "operator"
     VIEWER = "viewer"
 
-    @property
-    def rank(self) -> int:
-        return list(Role)[::-1].index(self)
-
     def includes(self, other: "Role") -> bool:
         """Whether whoever holds this role may do what ``other`` may."""
-        return self.rank >= other.rank
+        return other in _INCLUDED[self]
+
+
+_INCLUDED = {role: frozenset(list(Role)[number:]) for number, role in enumerate(Role)}

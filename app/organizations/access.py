@@ -3,14 +3,14 @@
 import time
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 from uuid import UUID
 
 import jwt
-import structlog
 from flask import current_app, g, request
+from flask.globals import request_ctx
 
-from app import limits
+from app import limits, log_context
 from app.auth import identity as identities
 from app.auth.identity import Beside, Identity
 from app.auth.roles import Role
@@ -25,9 +25,17 @@ VERIFIED_TOKENS = 10_000
 NO_MEMBER = "you are not a member of that organization"
 
 
-_verified: dict[str, dict[str, Any]] = {}
-"""Claims by token: a signature that was right stays right, so only the time is looked at again. The session's row says
-on each request whether the token still opens anything."""
+class Claims(NamedTuple):
+    """What an access token says: whose it is, and until when (Unix time)."""
+
+    session_id: UUID
+    user_id: UUID
+    expires_at: float
+
+
+_verified: dict[str, Claims] = {}
+"""By token: a signature that was right stays right, so only the time is looked at again. The session's row says on each
+request whether the token still opens anything."""
 
 
 class Current:
@@ -97,7 +105,7 @@ def requires(
             caller = authenticate(asked)
             admit(caller, role, device=device, user=user)
             _count(caller, sensitive)
-            return run_once(f"{caller.kind}:{caller.id}", caller.org_id, lambda: view(*args, **kwargs))
+            return run_once(caller, lambda: view(*args, **kwargs))
 
         checked._apidoc = {**getattr(view, "_apidoc", {}), "access": str(role or "any")}  # type: ignore[attr-defined]
         return cast(F, checked)
@@ -110,7 +118,7 @@ def public(view: F) -> F:
 
     @wraps(view)
     def open_to_all(*args: Any, **kwargs: Any) -> Any:
-        return run_once("public", None, lambda: view(*args, **kwargs))
+        return run_once(None, lambda: view(*args, **kwargs))
 
     open_to_all._apidoc = {**getattr(view, "_apidoc", {}), "public": True}  # type: ignore[attr-defined]
     return cast(F, open_to_all)
@@ -124,7 +132,7 @@ def authenticate(beside: Beside | None = None) -> Identity:
         raise Unauthorized()
     found = _addressed(found)
     g.identity = found
-    structlog.contextvars.bind_contextvars(org_id=str(found.org_id), actor=found.actor)
+    log_context.bind(org_id=found.org_id, actor=found.actor)
     return found
 
 
@@ -148,14 +156,15 @@ def _count(caller: Identity, sensitive: bool) -> None:
     if caller.kind == "device":
         return
     if sensitive or caller.org_id is None:
-        limits.hit("user", str(caller.id), settings().rate_limit_user)
+        limits.hit("user", caller.id, settings().rate_limit_user)
     else:
-        limits.hit("org", str(caller.org_id), settings().rate_limit_org)
+        limits.hit("org", caller.org_id, settings().rate_limit_org)
 
 
 def _from_headers(beside: Beside | None) -> Identity | None:
-    key = request.headers.get("X-API-Key")
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    headers = request_ctx.request.headers
+    key = headers.get("X-API-Key")
+    scheme, _, token = headers.get("Authorization", "").partition(" ")
     if key:
         return _from_key(key, beside)
     if scheme.lower() == "bearer" and token:
@@ -175,12 +184,8 @@ def _from_token(token: str, beside: Beside | None) -> Identity | None:
     claims = _claims(token)
     if claims is None:
         return None
-    try:
-        session_id, user_id = UUID(claims["sid"]), UUID(claims["sub"])
-    except (ValueError, TypeError, AttributeError):
-        return None
     wanted = _wanted_organization()
-    found = identities.by_session(session_id, user_id, wanted, beside)
+    found = identities.by_session(claims.session_id, claims.user_id, wanted, beside)
     if found and wanted and found.role is None:
         raise Forbidden(NO_MEMBER)
     return found
@@ -197,14 +202,14 @@ def _addressed(found: Identity) -> Identity:
     return there
 
 
-def _claims(token: str) -> dict[str, Any] | None:
+def _claims(token: str) -> Claims | None:
     """The claims of one of our unexpired access tokens, else None.
 
     Not by flask-jwt-extended: it takes a token without exp, and one without type for an access token.
     """
     known = _verified.get(token)
     if known is not None:
-        return known if known["exp"] > time.time() else None
+        return known if known.expires_at > time.time() else None
     claims = _verify(token)
     if claims is not None:
         if len(_verified) >= VERIFIED_TOKENS:
@@ -213,7 +218,7 @@ def _claims(token: str) -> dict[str, Any] | None:
     return claims
 
 
-def _verify(token: str) -> dict[str, Any] | None:
+def _verify(token: str) -> Claims | None:
     config = current_app.config
     try:
         claims: dict[str, Any] = jwt.decode(
@@ -224,9 +229,10 @@ def _verify(token: str) -> dict[str, Any] | None:
             issuer=config["JWT_DECODE_ISSUER"],
             options={"require": REQUIRED_CLAIMS},
         )
-    except (jwt.PyJWTError, ValueError):
+        told = Claims(UUID(claims["sid"]), UUID(claims["sub"]), claims["exp"])
+    except (jwt.PyJWTError, ValueError, TypeError, AttributeError):
         return None
-    return claims if claims["type"] == "access" else None
+    return told if claims["type"] == "access" else None
 
 
 def _wanted_organization() -> UUID | None:

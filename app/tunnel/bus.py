@@ -6,8 +6,8 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-import structlog
 
+from app import log_context
 from app.redis import pipe
 from app.tunnel.hub import hub
 from app.tunnel.link import channel
@@ -45,7 +45,7 @@ def send_many(
     by_gateway: dict[str, list[Command]] = defaultdict(list)
     for command in commands:
         by_gateway[command.gateway].append(command)
-    request_id = structlog.contextvars.get_contextvars().get("request_id")
+    request_id = log_context.fields().get("request_id")
     head = {
         "t": "commands",
         "org": str(org_id),

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import redis
 import structlog
 
+from app import log_context
 from app.redis import client
 from app.tunnel import protocol
 from app.tunnel.link import Unsent, channel
@@ -23,8 +24,8 @@ GRACE_SECONDS = 2.0
 
 
 class _Waiting:
-    def __init__(self, gateway: str) -> None:
-        self.gateway = gateway
+    def __init__(self, gateway: str, deadline: float) -> None:
+        self.gateway, self.deadline = gateway, deadline
         self.answer: Answer | None = None
         self.done = threading.Event()
 
@@ -44,8 +45,8 @@ class Calls:
     def call(self, device_id: UUID, gateway: str, action: str, payload: dict[str, Any], timeout: float) -> Answer:
         """Send one command and wait for its answer, at most ``timeout`` seconds. Raises Unsent when Redis is away."""
         command_id = str(uuid4())
-        waiting = self._waiting[command_id] = _Waiting(gateway)
-        request_id = structlog.contextvars.get_contextvars().get("request_id")
+        waiting = self._waiting[command_id] = _Waiting(gateway, time.monotonic() + timeout + GRACE_SECONDS)
+        request_id = log_context.fields().get("request_id")
         command = {"t": "command", "id": command_id, "device": str(device_id), "action": action, "payload": payload,
                    "timeout": timeout, "from": self._hub.id, "rid": request_id}  # fmt: skip
         try:
@@ -53,9 +54,9 @@ class Calls:
                 self._hub.deliver(device_id, command, waiting.settle)
             elif not self._publish(gateway, command):
                 return protocol.offline()
-            waiting.done.wait(timeout + GRACE_SECONDS)
+            waiting.done.wait()  # without a timer of its own: the watch ends it, should its gateway not
             answer = waiting.answer or protocol.timed_out(sent=True)
-            structlog.contextvars.bind_contextvars(command_id=command_id, outcome=(answer.code or "ok")[:100])
+            log_context.bind(command_id=command_id, outcome=(answer.code or "ok")[:100])
             return answer
         finally:
             del self._waiting[command_id]
@@ -77,6 +78,7 @@ class Calls:
         suspected: set[str] = set()
         while True:
             pause.wait(WATCH_SECONDS)
+            self._expire()
             gateways = {one.gateway for one in list(self._waiting.values())} - {self._hub.id}
             missing = self.dead(gateways)
             for gateway in missing & suspected:  # once may be a gateway that resubscribes
@@ -84,6 +86,13 @@ class Calls:
                     if one.gateway == gateway:
                         one.settle(protocol.disconnected(sent=True))
             suspected = missing
+
+    def _expire(self) -> None:
+        """The gateway that holds the device answers in time, if only that the device did not: this one has not."""
+        moment = time.monotonic()
+        for one in list(self._waiting.values()):
+            if one.deadline <= moment:
+                one.settle(protocol.timed_out(sent=True))
 
     def dead(self, gateways: set[str]) -> set[str]:
         """Those of some processes that nobody listens for; none while Redis cannot tell."""

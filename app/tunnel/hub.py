@@ -161,7 +161,7 @@ class Hub:
         # A caller of this process tells it in the line of his own request.
         tell = log.debug if command.get("from") == self.id else log.info
         tell("command", action=command["action"], outcome=outcome, ms=round(seconds * 1000),
-             device_id=str(connection.device_id), command_id=command["id"], request_id=command["rid"])  # fmt: skip
+             device_id=connection.device_id, command_id=command["id"], request_id=command["rid"])  # fmt: skip
         if command["t"] == "command":  # those of many devices are a rollout's, whose executions tell it
             journal.later(_told(connection, command, outcome, round(seconds * 1000)))
 

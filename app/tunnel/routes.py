@@ -8,6 +8,7 @@ import structlog
 from flask import Flask, request
 from flask.views import MethodView
 
+from app import log_context
 from app.api import PREFIX, Blueprint
 from app.auth.roles import Role
 from app.organizations.access import current, requires
@@ -41,7 +42,7 @@ class TunnelStatus(MethodView):
 
 def serve(socket: TunnelSocket) -> None:
     """One device's connection, to its end. Lets no exception out: Flask would answer HTTP into the WebSocket."""
-    structlog.contextvars.clear_contextvars()
+    log_context.begin()
     try:
         _serve(socket, hub(), request.remote_addr)
     except Closed as closed:

@@ -10,7 +10,7 @@ import structlog
 from prometheus_client import Counter
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import limits
+from app import limits, log_context
 from app.edge_nodes.editor import checks, headers, pages, proxy, sessions
 from app.edge_nodes.editor.origin import Place, place_of
 from app.edge_nodes.editor.pages import Refused, StartResponse
@@ -42,8 +42,7 @@ class EditorGate:
 
 
 def _serve(environ: Environ, start_response: StartResponse, place: Place) -> Iterable[bytes]:
-    structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(device_id=str(place.device_id))
+    log_context.begin(device_id=place.device_id)
     started = time.perf_counter()
 
     def start(status: str, given: Any) -> Any:
@@ -74,7 +73,7 @@ def _answer(environ: Environ, start: StartResponse, place: Place) -> Iterable[by
     if path.startswith(OURS) or path == OURS.rstrip("/"):
         raise Refused(404, "Nothing here", "There is no such page.", "path")
     access = _access(environ, place)
-    structlog.contextvars.bind_contextvars(org_id=str(access.org_id), actor=access.actor)
+    log_context.bind(org_id=access.org_id, actor=access.actor)
     if access.read_only:
         checks.check_reading(environ)
     return proxy.forward(environ, start, place, access, target)
