@@ -22,6 +22,7 @@ from app.errors import AppError, UnsupportedMediaType, ValidationFailed
 from app.pagination import Page, link_header
 
 PREFIX = "/api/v1"
+JSON_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
 
 
 class ErrorBody(Schema):
@@ -43,13 +44,16 @@ class Json(JSONProvider):
     """orjson: fast, strict about lone surrogates, and at home with UUIDs and times."""
 
     def dumps(self, obj: Any, **_kwargs: Any) -> str:
-        return orjson.dumps(obj, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z).decode()
+        return orjson.dumps(obj, option=JSON_OPTIONS).decode()
 
     def loads(self, s: str | bytes, **_kwargs: Any) -> Any:
         return orjson.loads(s)
 
     def response(self, *args: Any, **kwargs: Any) -> Response:
-        return Response(self.dumps(self._prepare_response_obj(args, kwargs)) + "\n", mimetype="application/json")
+        body = orjson.dumps(self._prepare_response_obj(args, kwargs), option=JSON_OPTIONS | orjson.OPT_APPEND_NEWLINE)
+        kind: type[Any] = self._app.response_class
+        response: Response = kind(body, mimetype="application/json")
+        return response
 
 
 class Parser(FlaskParser):

@@ -1,19 +1,20 @@
 """Flask as this API needs it: one transaction a request, and nothing done that no request needs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from flask import Flask, Request
+from flask import Flask, Request, Response
 from flask.globals import request_ctx
 from flask.sessions import NullSession, SessionInterface
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import RequestEntityTooLarge
-from werkzeug.routing import MapAdapter
+from werkzeug.routing import Map, MapAdapter, Rule, RuleFactory
 
 from app import db
 from app.api import Json
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
+PATHS, PATH_CHARACTERS = 10_000, 200  # that are remembered, and how long they may be
 
 
 class NoSessions(SessionInterface):
@@ -25,11 +26,54 @@ class NoSessions(SessionInterface):
         return self._none
 
 
+class Paths(Map):
+    """The routes, and where paths that were asked for led to: the same ones are asked for again and again."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.matched: dict[tuple[str, str], tuple[Rule, dict[str, Any]]] = {}
+
+    def add(self, rulefactory: RuleFactory) -> None:
+        self.matched.clear()
+        super().add(rulefactory)
+
+
+class Router(MapAdapter):
+    """Where one request goes."""
+
+    map: Paths
+
+    def match(self, *args: Any, return_rule: bool = False, **kwargs: Any) -> Any:
+        asked = (self.default_method, self.path_info)
+        if return_rule and asked in self.map.matched:
+            rule, values = self.map.matched[asked]
+            return rule, values.copy()
+        found: Any = super().match(*args, return_rule=return_rule, **kwargs)  # type: ignore[call-overload]
+        if return_rule and len(self.path_info) <= PATH_CHARACTERS:
+            if len(self.map.matched) >= PATHS:
+                self.map.matched.clear()
+            self.map.matched[asked] = found[0], dict(found[1])
+        return found
+
+
+class Answer(Response):
+    """A response, which leaves as it is if it is whole: most are."""
+
+    def get_wsgi_response(self, environ: Any) -> tuple[Iterable[bytes], str, list[tuple[str, str]]]:
+        body, headers = self.response, self.headers
+        plain = self.status_code == 200 and environ["REQUEST_METHOD"] != "HEAD" and not self._on_close
+        if plain and type(body) is list and len(body) == 1 and type(body[0]) is bytes and "Content-Length" in headers:
+            return body, self.status, headers.to_wsgi_list()
+        return super().get_wsgi_response(environ)
+
+
 class EdgeFlow(Flask):
     """Flask, with one transaction around each request's view: it commits before the answer leaves."""
 
+    response_class = Answer
     json_provider_class = Json
     session_interface = NoSessions()
+    url_map_class = Paths
 
     def dispatch_request(self) -> ResponseReturnValue:
         asked = request_ctx.request
@@ -49,7 +93,7 @@ class EdgeFlow(Flask):
         environ = request.environ if request is not None else {}
         if request is None or "HTTP_UPGRADE" in environ:
             return super().create_url_adapter(request)
-        return MapAdapter(
+        return Router(
             self.url_map, request.host.lower(), environ.get("SCRIPT_NAME") or "/", "", environ["wsgi.url_scheme"],
             request.path, environ["REQUEST_METHOD"], environ.get("QUERY_STRING", ""),
         )  # fmt: skip

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import re
 import sys
 import time
@@ -20,7 +19,7 @@ from flask.globals import app_ctx, request_ctx
 from prometheus_client import Counter, Histogram
 from structlog.processors import format_exc_info
 
-from app import cards, log_context
+from app import cards, ids, log_context
 from config.settings import Settings
 
 log = structlog.get_logger("http")
@@ -159,7 +158,7 @@ def _series(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
 def _begin() -> None:
     given = request_ctx.request.headers.get("X-Request-Id")
     noted = app_ctx.g
-    noted.request_id = given if given and _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
+    noted.request_id = given if given and _REQUEST_ID.fullmatch(given) else ids.request_id()
     noted.started = time.perf_counter()
     log_context.begin(request_id=noted.request_id)
 

@@ -1,28 +1,21 @@
 """Settings of the web processes: gevent workers that hold tunnels and answer requests."""
 
 import gc
-import http
-import json
 import os
 import resource
 import shutil
-import socket
 import threading
 import time
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-import gunicorn.util
-from gunicorn.http.wsgi import Response
-
+from config.launch import http_server
 from config.launch.json_logger import JsonLogger
 from config.plans import plans_or_exit
 from config.settings import settings_or_exit
 
 _settings = settings_or_exit()
 plans_or_exit()
-SHORT_BYTES = 16_384
 _spare_descriptors = 2_048  # database, Redis, log and listening sockets of one process
 
 # A listening socket that whoever started this process keeps open (`make run` does): it outlives a killed master, so
@@ -64,32 +57,7 @@ _metrics_dir = Path(
 )
 
 
-def _refuse(peer: socket.socket, status: int, reason: str, _message: str) -> None:
-    """Answer a request so malformed that it never reaches the application, in the API's one shape."""
-    code = "VALIDATION_ERROR" if status == 400 else http.HTTPStatus(status).name
-    body = {"error": reason.lower(), "code": code, "status": status, "request_id": uuid4().hex}
-    content = json.dumps({**body, "details": {}} if status == 400 else body)
-    head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
-    gunicorn.util.write_nonblock(peer, f"{head}Content-Length: {len(content)}\r\n\r\n{content}".encode())
-
-
-gunicorn.util.write_error = _refuse  # it has no setting for this
-
-_write = Response.write
-
-
-def _write_together(answer: Any, body: bytes) -> None:
-    """Send the head and a short, whole body in one packet: by itself it sends two, and wakes the caller twice."""
-    whole = not answer.headers_sent and not answer.chunked and answer.response_length == len(body)
-    if type(answer) is not Response or not whole or len(body) > SHORT_BYTES or answer._omits_body:
-        return _write(answer, body)
-    lines = [*answer.default_headers(), *(f"{name}: {value}\r\n" for name, value in answer.headers), "\r\n"]
-    gunicorn.util.write(answer.sock, "".join(lines).encode("latin-1") + body)
-    answer.headers_sent, answer.sent = True, len(body)
-    return None
-
-
-Response.write = _write_together
+http_server.patch()
 
 
 def on_starting(server: Any) -> None:

@@ -3,12 +3,12 @@
 import threading
 import time
 from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import redis
 import structlog
 
-from app import log_context
+from app import ids, log_context
 from app.redis import client
 from app.tunnel import protocol
 from app.tunnel.link import Unsent, channel
@@ -44,7 +44,7 @@ class Calls:
 
     def call(self, device_id: UUID, gateway: str, action: str, payload: dict[str, Any], timeout: float) -> Answer:
         """Send one command and wait for its answer, at most ``timeout`` seconds. Raises Unsent when Redis is away."""
-        command_id = str(uuid4())
+        command_id = ids.command_id()
         waiting = self._waiting[command_id] = _Waiting(gateway, time.monotonic() + timeout + GRACE_SECONDS)
         request_id = log_context.fields().get("request_id")
         command = {"t": "command", "id": command_id, "device": str(device_id), "action": action, "payload": payload,

@@ -125,7 +125,6 @@ class TunnelSocket(Server):  # type: ignore[misc]
                 served += 1
                 if served % MESSAGES_BEFORE_YIELD == 0:
                     time.sleep(0)
-            time.sleep(0)  # gevent would serve a socket that always has data without ever yielding
             self._keep_pace()
             if not self.connected or not self._receive():
                 return
@@ -141,7 +140,7 @@ class TunnelSocket(Server):  # type: ignore[misc]
 
     def _receive(self) -> bool:
         try:
-            data = self.sock.recv(RECEIVE_BYTES)
+            data = self._next_bytes()
             if not data:
                 return False
             self.bytes_in += len(data)
@@ -151,6 +150,16 @@ class TunnelSocket(Server):  # type: ignore[misc]
         except (OSError, LocalProtocolError, RemoteProtocolError):
             return False
         return True
+
+    def _next_bytes(self) -> bytes:
+        """Wait for what comes, then read it: mostly nothing is there yet, and recv would say so by an exception first.
+
+        The wait also lets others work. gevent's recv would serve a socket that always has data without ever yielding.
+        """
+        if hasattr(self.sock, "_read_event"):  # gevent's
+            self.sock._wait(self.sock._read_event)
+        data: bytes = self.sock.recv(RECEIVE_BYTES)
+        return data
 
     def _handle_events(self) -> bool:
         for event in self.ws.events():
