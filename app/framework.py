@@ -1,6 +1,7 @@
 """Flask as this API needs it: one transaction a request, and nothing done that no request needs."""
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 from flask import Flask, Request, Response
@@ -45,9 +46,9 @@ class Router(MapAdapter):
 
     def match(self, *args: Any, return_rule: bool = False, **kwargs: Any) -> Any:
         asked = (self.default_method, self.path_info)
-        if return_rule and asked in self.map.matched:
-            rule, values = self.map.matched[asked]
-            return rule, values.copy()
+        known = self.map.matched.get(asked) if return_rule else None
+        if known is not None:
+            return known[0], known[1].copy()
         found: Any = super().match(*args, return_rule=return_rule, **kwargs)  # type: ignore[call-overload]
         if return_rule and len(self.path_info) <= PATH_CHARACTERS:
             if len(self.map.matched) >= PATHS:
@@ -60,11 +61,17 @@ class Answer(Response):
     """A response, which leaves as it is if it is whole: most are."""
 
     def get_wsgi_response(self, environ: Any) -> tuple[Iterable[bytes], str, list[tuple[str, str]]]:
-        body, headers = self.response, self.headers
-        plain = self.status_code == 200 and environ["REQUEST_METHOD"] != "HEAD" and not self._on_close
-        if plain and type(body) is list and len(body) == 1 and type(body[0]) is bytes and "Content-Length" in headers:
-            return body, self.status, headers.to_wsgi_list()
+        body: Any = self.response
+        whole = type(body) is list and len(body) == 1 and type(body[0]) is bytes and not self._on_close
+        if self.status_code == 200 and whole and environ["REQUEST_METHOD"] != "HEAD":
+            headers = self.headers.to_wsgi_list()
+            names = {name.lower() for name, _value in headers}
+            if "content-length" in names and names.isdisjoint(_REWRITTEN):
+                return body, self.status, headers
         return super().get_wsgi_response(environ)
+
+
+_REWRITTEN = frozenset({"location", "content-location"})
 
 
 class EdgeFlow(Flask):
@@ -94,9 +101,15 @@ class EdgeFlow(Flask):
         if request is None or "HTTP_UPGRADE" in environ:
             return super().create_url_adapter(request)
         return Router(
-            self.url_map, request.host.lower(), environ.get("SCRIPT_NAME") or "/", "", environ["wsgi.url_scheme"],
+            self.url_map, _server_name(request.host), environ.get("SCRIPT_NAME") or "/", "", environ["wsgi.url_scheme"],
             request.path, environ["REQUEST_METHOD"], environ.get("QUERY_STRING", ""),
         )  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def _server_name(host: str) -> str:
+    """Raises werkzeug's BadHost."""
+    return Map().bind(host.lower()).server_name
 
 
 def _read_body(asked: Request) -> None:
