@@ -70,6 +70,12 @@ def test_requests_of_one_connection_are_read_as_if_each_had_its_own(heads: list[
     assert together == alone[: wrong + 1]
 
 
+def configured() -> Config:
+    made = Config()
+    made.set("secure_scheme_headers", {})  # as config/gunicorn.py has it
+    return made
+
+
 def head(headers: list[tuple[str, str]]) -> bytes:
     lines = ["GET / HTTP/1.1", "Host: x", *(f"{name}: {value}" for name, value in headers)]
     return "\r\n".join([*lines, "", ""]).encode()
@@ -77,7 +83,7 @@ def head(headers: list[tuple[str, str]]) -> bytes:
 
 def read_all(data: bytes) -> list[Any]:
     """Of each request its headers and whether it wants to be told to go on; of a refused one the kind of error."""
-    parser = RequestParser(Config(), iter([data]), ("127.0.0.1", 1))
+    parser = RequestParser(configured(), iter([data]), ("127.0.0.1", 1))
     found = list[Any]()
     try:
         for request in parser:
@@ -89,7 +95,7 @@ def read_all(data: bytes) -> list[Any]:
 
 def test_remembered_headers_are_nobody_s_to_change() -> None:
     request = head([("Accept", "a")])
-    parser = RequestParser(Config(), iter([request * 3]), ("127.0.0.1", 1))
+    parser = RequestParser(configured(), iter([request * 3]), ("127.0.0.1", 1))
     for made in parser:
         assert made.headers == [("HOST", "x"), ("ACCEPT", "a")]
         made.headers.clear()
