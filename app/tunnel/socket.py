@@ -112,7 +112,6 @@ class TunnelSocket(Server):  # type: ignore[misc]
                 raise Closed("no first frame in time")
             if self._pace.total > EVENTS_BEFORE_AUTHENTICATION:
                 raise Closed("too much before the first frame")
-            time.sleep(0)  # as below: it may always have data
         self.sock.settimeout(CLOSE_SECONDS)  # until there is a writer, this greenlet waits for what it writes
         return self._messages.popleft()
 
@@ -156,8 +155,9 @@ class TunnelSocket(Server):  # type: ignore[misc]
 
         The wait also lets others work. gevent's recv would serve a socket that always has data without ever yielding.
         """
-        if hasattr(self.sock, "_read_event"):  # gevent's
-            self.sock._wait(self.sock._read_event)
+        arrival = getattr(self.sock, "_read_event", None)  # gevent's, until it is closed
+        if arrival is not None:
+            self.sock._wait(arrival)
         data: bytes = self.sock.recv(RECEIVE_BYTES)
         return data
 

@@ -90,9 +90,9 @@ def finish_body(parser: Any, deadline: float | None = None, max_bytes: int | Non
 def chunk(unreader: Any, size_hint: int | None = None) -> bytes:
     """Wait for what comes before it is read: the next request has hardly ever come yet, and its place says so by an
     exception, which costs more than the wait."""
-    peer = unreader.sock
-    if size_hint is None and hasattr(peer, "_read_event"):  # gevent's
-        peer._wait(peer._read_event)
+    arrival = getattr(unreader.sock, "_read_event", None)  # gevent's, until it is closed
+    if size_hint is None and arrival is not None:
+        unreader.sock._wait(arrival)
     got: bytes = _chunk(unreader, size_hint)
     return got
 
