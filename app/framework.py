@@ -57,7 +57,7 @@ class Router(MapAdapter):
         return found
 
 
-class Answer(Response):
+class PlainResponse(Response):
     """A response, which leaves as it is if it is whole: most are."""
 
     def get_wsgi_response(self, environ: Any) -> tuple[Iterable[bytes], str, list[tuple[str, str]]]:
@@ -77,7 +77,7 @@ _REWRITTEN = frozenset({"location", "content-location"})
 class EdgeFlow(Flask):
     """Flask, with one transaction around each request's view: it commits before the answer leaves."""
 
-    response_class = Answer
+    response_class = PlainResponse
     json_provider_class = Json
     session_interface = NoSessions()
     url_map_class = Paths

@@ -16,7 +16,7 @@ from werkzeug.test import EnvironBuilder
 from app import framework
 from app.api import _defaults, _schema
 from app.api_schema import Query
-from app.framework import Answer, EdgeFlow, Router
+from app.framework import PlainResponse, EdgeFlow, Router
 
 ID = "3f2b8c1e-5d0a-4b7e-9c55-0e6f3a1d2b4c"
 KNOWN = [f"/api/v1/edge-nodes/{ID}/health", "/api/v1/devices", f"/api/v1/devices/{ID}", "/healthz", "/api/v1/docs"]
@@ -118,13 +118,13 @@ ANSWERS: dict[str, Any] = {
 @pytest.mark.parametrize("name", ANSWERS)
 def test_an_answer_leaves_as_flask_sends_it(name: str, method: str) -> None:
     asked = EnvironBuilder(method=method).get_environ()
-    body, status, headers = ANSWERS[name](Answer).get_wsgi_response(asked)
+    body, status, headers = ANSWERS[name](PlainResponse).get_wsgi_response(asked)
     expected_body, expected_status, expected_headers = ANSWERS[name](Response).get_wsgi_response(asked)
     assert (b"".join(body), status, headers) == (b"".join(expected_body), expected_status, list(expected_headers))
 
 
 def test_what_waits_for_the_end_of_an_answer_is_told() -> None:
-    answer, closed = Answer(b"x"), list[str]()
+    answer, closed = PlainResponse(b"x"), list[str]()
     answer.call_on_close(lambda: closed.append("closed"))
     body: Any = answer.get_wsgi_response(EnvironBuilder().get_environ())[0]
     assert (b"".join(body), closed) == (b"x", [])
