@@ -16,7 +16,7 @@ from werkzeug.test import EnvironBuilder
 from app import framework
 from app.api import _defaults, _schema
 from app.api_schema import Query
-from app.framework import PlainResponse, EdgeFlow, Router
+from app.framework import EdgeFlow, PlainResponse, Router
 
 ID = "3f2b8c1e-5d0a-4b7e-9c55-0e6f3a1d2b4c"
 KNOWN = [f"/api/v1/edge-nodes/{ID}/health", "/api/v1/devices", f"/api/v1/devices/{ID}", "/healthz", "/api/v1/docs"]
