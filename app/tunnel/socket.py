@@ -34,6 +34,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 from app.errors import ValidationFailed
 from app.tunnel.pace import Pace
 from app.tunnel.protocol import BEFORE_AUTHENTICATION_BYTES, OUTBOX_BYTES, OUTBOX_FRAMES, Close
+from config.sockets import wait_for_data
 
 log = structlog.get_logger(__name__)
 
@@ -139,7 +140,8 @@ class TunnelSocket(Server):  # type: ignore[misc]
 
     def _receive(self) -> bool:
         try:
-            data = self._next_bytes()
+            wait_for_data(self.sock)  # which also lets others work: recv serves who always has data without yielding
+            data = self.sock.recv(RECEIVE_BYTES)
             if not data:
                 return False
             self.bytes_in += len(data)
@@ -149,17 +151,6 @@ class TunnelSocket(Server):  # type: ignore[misc]
         except (OSError, LocalProtocolError, RemoteProtocolError):
             return False
         return True
-
-    def _next_bytes(self) -> bytes:
-        """Wait for what comes, then read it: mostly nothing is there yet, and recv would say so by an exception first.
-
-        The wait also lets others work. gevent's recv would serve a socket that always has data without ever yielding.
-        """
-        arrival = getattr(self.sock, "_read_event", None)  # gevent's, until it is closed
-        if arrival is not None:
-            self.sock._wait(arrival)
-        data: bytes = self.sock.recv(RECEIVE_BYTES)
-        return data
 
     def _handle_events(self) -> bool:
         for event in self.ws.events():

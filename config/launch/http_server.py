@@ -20,6 +20,8 @@ from gunicorn.http.parser import Parser
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.http.wsgi import Response
 
+from config.sockets import wait_for_data
+
 SHORT_BYTES = 16_384
 
 _write, _http_date = Response.write, gunicorn.util.http_date
@@ -88,11 +90,9 @@ def finish_body(parser: Any, deadline: float | None = None, max_bytes: int | Non
 
 
 def chunk(unreader: Any, size_hint: int | None = None) -> bytes:
-    """Wait for what comes before it is read: the next request has hardly ever come yet, and its place says so by an
-    exception, which costs more than the wait."""
-    arrival = getattr(unreader.sock, "_read_event", None)  # gevent's, until it is closed
-    if size_hint is None and arrival is not None:
-        unreader.sock._wait(arrival)
+    """The next request has hardly ever come yet."""
+    if size_hint is None:
+        wait_for_data(unreader.sock)
     got: bytes = _chunk(unreader, size_hint)
     return got
 

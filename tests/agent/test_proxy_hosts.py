@@ -1,16 +1,11 @@
 """Where the editor may be: only where the agent's own configuration allows, whatever names and resolvers say."""
 
 import asyncio
-import datetime
 import ipaddress
 import socket
 import ssl
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from agent.hosts import ForbiddenHost, Hosts, target_of
 from agent.proxy_local import _tls, editor_of
@@ -18,6 +13,7 @@ from agent.settings import Settings
 from tests.agent.cloud import Cloud
 from tests.agent.editors import edited, local_server, run
 from tests.agent.support import until
+from tests.certificates import self_signed
 
 OK = b"HTTP/1.1 200 OK\r\n\r\nlocal"
 
@@ -264,21 +260,8 @@ def test_the_shadow_cannot_set_it():
     run(work)
 
 
-def self_signed():
-    """A key and a certificate of nobody's."""
-    key, today = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "whoever")])
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    builder = builder.serial_number(1).not_valid_before(today).not_valid_after(today + datetime.timedelta(days=2))
-    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    return key.private_bytes(*form) + builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-
-
 def test_an_editor_on_this_machine_may_sign_its_own_certificate(tmp_path):
-    pem = tmp_path / "both.pem"
-    pem.write_bytes(self_signed())
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem)
+    context = self_signed(tmp_path / "both.pem", local=False)
 
     async def answer(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
