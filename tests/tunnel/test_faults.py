@@ -18,6 +18,7 @@ import redis
 from sqlalchemy import text
 
 from app import db
+from app.tunnel.calls import GRACE_SECONDS, WATCH_SECONDS
 from config.launch import valkey
 from config.settings import settings
 from tests import make
@@ -246,6 +247,22 @@ def test_a_killed_gateway_answers_callers_of_the_others_within_seconds(
     assert (at_once.status_code, at_once.json()["outcome"]) == (503, "not_sent")
     island.web.start("web0")
     island.web.wait_ready()
+
+
+def test_a_gateway_that_stands_still_keeps_callers_of_the_others_no_longer_than_they_asked(
+    island: Island, device: Device, caller: Caller
+) -> None:
+    """Redis took the command and its gateway still listens, so nothing says that no answer will come."""
+    stopped = island.worker(0)
+    stopped.suspend()
+    try:
+        started = time.monotonic()
+        answer = caller("GET", f"/edge-nodes/{device.device_id}/health?timeout=1")
+        took = time.monotonic() - started
+    finally:
+        stopped.resume()
+    assert (answer.status_code, answer.json()["code"], answer.json()["outcome"]) == (504, "DEVICE_TIMEOUT", "unknown")
+    assert 1 <= took < 1 + GRACE_SECONDS + 2 * WATCH_SECONDS
 
 
 def rows(device_ids: list[UUID]) -> list[Any]:
