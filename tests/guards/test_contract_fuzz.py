@@ -23,6 +23,8 @@ from tests.guards import crawler, population
 from tests.guards.crawler import OWN, Operation
 from tests.guards.test_tenants import sign_in
 
+pytestmark = pytest.mark.xdist_group("contract_fuzz")  # which share the document that all read
+
 CONFORMANCE = [status_code_conformance, content_type_conformance, response_schema_conformance]
 HONEST = {501, 502, 503, 504}
 STREAM_SECONDS = 1  # how much of a stream without an end is read
