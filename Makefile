@@ -15,7 +15,7 @@ run: ## run the platform with its demo; Ctrl-C stops it
 
 test: ## run every test against servers of its own; ARGS="-k tunnel" chooses
 	@sh config/bootstrap.sh dev
-	@exec $(VENV) -m pytest -n auto $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= exec $(VENV) -m pytest -n auto $(ARGS)
 
 lint: ## ruff, mypy and the rule of who may import whom
 	@sh config/bootstrap.sh dev

@@ -4,6 +4,7 @@ import os
 import secrets
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -15,6 +16,11 @@ import httpx
 from config.local_stripe import METERS
 
 ROOT = Path(__file__).parent.parent
+TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For clients of plain HTTP, which need none: without it each would read all certificates that the world trusts."""
+GOODBYE_SECONDS = 3
+"""How long parts may take to end once nothing is asked of them any more: a web process waits for its callers' idle
+connections, which tests leave open, for twice as long."""
 
 
 def free_port() -> int:
@@ -86,11 +92,13 @@ class Platform:
     ) -> None:
         for name in reversed(list(self.processes)):
             self.kill(name, signal.SIGTERM)
+        deadline = time.monotonic() + GOODBYE_SECONDS
         for process in self.processes.values():
             try:
-                process.wait(timeout=12)
+                process.wait(timeout=max(0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
     def start(self, name: str) -> None:
         """Start ``web<n>``, ``worker`` or ``scheduler`` (of these, too, ``worker2`` and so on), or ``stripe``."""
@@ -160,7 +168,7 @@ class Platform:
             while True:
                 try:
                     path = "readyz" if "worker" in self.parts else "healthz"
-                    if httpx.get(f"{self.url(number)}/{path}", timeout=2).status_code == 200:
+                    if httpx.get(f"{self.url(number)}/{path}", timeout=2, verify=TLS).status_code == 200:
                         break
                 except httpx.HTTPError:
                     time.sleep(0.1)

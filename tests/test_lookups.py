@@ -49,6 +49,7 @@ def test_one_that_lay_idle_is_tried_before_it_is_used() -> None:
 
 def test_what_breaks_the_new_connection_too_is_told_and_the_next_is_not() -> None:
     """It is asked twice, not for ever."""
+    assert db.look_up(PID, {})  # there is one to break: on its first connection nothing is asked again
     with psycopg.connect(settings().database_url, autocommit=True) as connection:
         ended = set[int]()
         stop = threading.Event()

@@ -1,6 +1,7 @@
 """Permits of a rate limit: few questions for many requests, and never many more or fewer than the limit says."""
 
 import random
+from collections import deque
 
 import pytest
 
@@ -13,15 +14,16 @@ class Window:
 
     def __init__(self, amount: int, seconds: float) -> None:
         self.amount, self.seconds, self.now = amount, seconds, 1_000.0
-        self.taken = list[float]()
+        self.taken = deque[float]()  # ascending
         self.questions = 0
 
     def acquire(self, count: int) -> bool:
         self.questions += 1
-        self.taken = [moment for moment in self.taken if moment > self.now - self.seconds]
+        while self.taken and self.taken[0] <= self.now - self.seconds:
+            self.taken.popleft()
         if len(self.taken) + count > self.amount:
             return False
-        self.taken += [self.now] * count
+        self.taken.extend([self.now] * count)
         return True
 
 

@@ -180,6 +180,7 @@ histories = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(fields=ruled, history=histories)
 def test_sql_and_the_pure_twin_agree(

@@ -4,7 +4,7 @@ import pytest
 
 from tests.bench.test_suites import figures
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("bench")]
 
 
 def test_metrics() -> None:

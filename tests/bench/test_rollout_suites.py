@@ -9,7 +9,7 @@ import pytest
 
 from tests.platform import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("bench")]
 
 RUN = """
 import json

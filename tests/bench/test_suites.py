@@ -11,7 +11,7 @@ import pytest
 
 from tests.platform import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("bench")]
 
 SERVERS = ("DATABASE_URL", "REDIS_URL", "EDGEFLOW_DATA_DIR")
 

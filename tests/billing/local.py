@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from app import db
 from app.billing import accounts, events, operations, sync
-from tests.platform import ROOT, free_port
+from tests.platform import ROOT, TLS, free_port
 
 KEY = "sk_test_of_the_tests"
 VISA = {"plan": "pro", "payment_method_id": "pm_card_visa", "trial": False}
@@ -37,7 +37,7 @@ class LocalStripe:
              "--key", KEY, "--plans", "config/plans.toml", *meters],
             cwd=ROOT, env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
-        self.http = httpx.Client(base_url=self.base, timeout=30, trust_env=False)
+        self.http = httpx.Client(base_url=self.base, timeout=30, trust_env=False, verify=TLS)
         self.v1 = stripe.StripeClient(KEY, base_addresses={"api": self.base}, max_network_retries=0).v1
         self._wait()
 

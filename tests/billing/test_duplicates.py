@@ -10,6 +10,7 @@ from app.billing import duplicates, stripe_client, subscribing, sync
 from app.errors import Conflict
 from tests.billing.deaths import die_everywhere
 from tests.billing.local import VISA, Organization
+from tests.platform import TLS
 
 PAGES = {"success_url": "https://a.example/paid", "cancel_url": "https://a.example/left"}
 PRICES = {"pro": ("price_edgeflow_pro_month", 4900), "enterprise": ("price_edgeflow_enterprise_month", 49900)}
@@ -21,7 +22,7 @@ def page(owner: Organization, plan: str = "pro", **more: Any) -> str:
 
 
 def complete(url: str, card: str = "pm_card_visa") -> httpx.Response:
-    return httpx.post(url, data={"card": card}, trust_env=False)
+    return httpx.post(url, data={"card": card}, trust_env=False, verify=TLS)
 
 
 def look(owner: Organization) -> None:

@@ -17,6 +17,7 @@ from app.billing.models import Invoice
 from app.clock import now
 from config.settings import settings
 from tests.billing.helpers_routes import Buyer
+from tests.platform import TLS
 
 INVOICES = "/billing/invoices"
 
@@ -77,7 +78,7 @@ def test_stripes_paper_is_handed_on(buyer: Buyer) -> None:
     assert (answer.status_code, answer.mimetype) == (200, "application/pdf")
     assert answer.headers["Content-Disposition"] == f"attachment; filename={listed['number']}.pdf"
     (stripe_id,) = buyer.rows("SELECT stripe_id FROM invoices")[0]
-    theirs = httpx.get(buyer.stripe.v1.invoices.retrieve(stripe_id).invoice_pdf, trust_env=False)
+    theirs = httpx.get(buyer.stripe.v1.invoices.retrieve(stripe_id).invoice_pdf, trust_env=False, verify=TLS)
     assert text_of(answer.data) == text_of(theirs.content)
     assert listed["number"] in text_of(answer.data)
 

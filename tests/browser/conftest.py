@@ -19,7 +19,7 @@ from tests.agent.nodered.conftest import nodered_home
 from tests.agent.nodered.instance import NodeRed
 from tests.browser.red import Red
 from tests.edge_nodes.hostile import until
-from tests.platform import ROOT, Platform
+from tests.platform import ROOT, TLS, Platform
 
 __all__ = ["nodered_home"]
 
@@ -38,7 +38,7 @@ class House:
         self.folder, self.nodered, self._beside = folder, nodered, beside
         self.platform = beside.platform if beside else Platform(folder, web=2)
         self.email = f"{uuid4().hex[:12]}@example.com"
-        self.api = httpx.Client(base_url=f"{self.platform.url(1)}/api/v1", timeout=30)
+        self.api = httpx.Client(base_url=f"{self.platform.url(1)}/api/v1", timeout=30, verify=TLS)
         self._agent: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "House":
@@ -82,7 +82,9 @@ class House:
     def editor_url(self, role: str = "operator", token: str = "") -> str:
         """Where the editor is, as an API key of that role, or a signed-in user, is told."""
         headers = {"Authorization": f"Bearer {token}"} if token else {"X-API-Key": make.api_key(self.org, role)}
-        answer = httpx.get(f"{self.platform.url(1)}/api/v1/edge-nodes/{self.device_id}/editor-url", headers=headers)
+        answer = httpx.get(
+            f"{self.platform.url(1)}/api/v1/edge-nodes/{self.device_id}/editor-url", headers=headers, verify=TLS
+        )
         url: str = answer.raise_for_status().json()["url"]
         return url
 
@@ -119,7 +121,11 @@ class House:
         return answer.json()
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
-        return httpx.post(f"{self.platform.url(0)}/api/v1{path}", json=body, timeout=30).raise_for_status().json()
+        return (
+            httpx.post(f"{self.platform.url(0)}/api/v1{path}", json=body, timeout=30, verify=TLS)
+            .raise_for_status()
+            .json()
+        )
 
     def _start_agent(self, code: str) -> None:
         url = self.platform.url(1 if self._beside else 0)

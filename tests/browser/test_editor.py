@@ -9,6 +9,7 @@ from tests.agent.nodered.test_editor_posts import LOOSE
 from tests.browser.conftest import House
 from tests.browser.red import Red, ticking
 from tests.edge_nodes.hostile import until
+from tests.platform import TLS
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 
@@ -115,7 +116,9 @@ def test_a_viewers_deploy_is_refused_and_the_device_keeps_what_it_has(house: Hou
 def test_signing_out_closes_the_open_editor(house: House, red: Red) -> None:
     token = house.sign_in()
     red.open(house.editor_url(token=token))
-    signed_out = httpx.post(f"{house.platform.url(1)}/api/v1/auth/logout", headers={"Authorization": f"Bearer {token}"})
+    signed_out = httpx.post(
+        f"{house.platform.url(1)}/api/v1/auth/logout", headers={"Authorization": f"Bearer {token}"}, verify=TLS
+    )
     assert signed_out.status_code in {200, 204}, signed_out.text
     red.socket_closes(3)
     answer = red.page.reload()

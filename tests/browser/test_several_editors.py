@@ -11,7 +11,7 @@ from tests.browser.conftest import House
 from tests.browser.red import Red, ticking
 from tests.edge_nodes.hostile import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("two_browsers")]
 
 NewRed = Callable[..., Red]
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from config.launch import leftovers
-from tests.platform import free_port
+from tests.platform import TLS, free_port
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +74,7 @@ def test_a_first_start_shows_a_rollout_and_a_killed_one_goes_on(data_dir: Path) 
     assert deployed(again, port)["status"] == "succeeded"
     assert subscribed(second.curl("/billing/subscription"), port)["status"] == "active"
     kill_web(second)
-    answer = httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=30)  # waits in the queue, is not refused
+    answer = httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=30, verify=TLS)  # waits in the queue, is not refused
     assert answer.status_code == 200
     assert "web was killed by signal 9" in second.text()
     assert second.interrupt() < 10
@@ -89,7 +89,7 @@ def subscribed(command: list[str], port: int) -> dict[str, object]:
     subprocess.run(command, capture_output=True, timeout=60, check=True)
     key = next(word for word in command if word.startswith("X-API-Key: ")).removeprefix("X-API-Key: ")
     url = f"http://127.0.0.1:{port}/api/v1/billing/subscription"
-    return dict(httpx.get(url, headers={"X-API-Key": key}, timeout=30).json())
+    return dict(httpx.get(url, headers={"X-API-Key": key}, timeout=30, verify=TLS).json())
 
 
 def kill_web(run: Run) -> None:
@@ -104,7 +104,7 @@ def deployed(command: list[str], port: int) -> dict[str, object]:
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     made = httpx.Response(201, text=done.stdout).json()
     key = next(word for word in command if word.startswith("X-API-Key: ")).removeprefix("X-API-Key: ")
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1", headers={"X-API-Key": key}) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1", headers={"X-API-Key": key}, verify=TLS) as client:
         deadline = time.monotonic() + 30
         while True:
             answer = client.get(f"/deployments/{made['id']}").json()

@@ -13,7 +13,7 @@ from agent.drivers.simulated import Behaviour
 from agent.enrol import Member
 from agent.simulator import FleetOptions, FleetThread
 from tests import make
-from tests.platform import Platform
+from tests.platform import TLS, Platform
 
 FLOW = {
     "nodes": [
@@ -40,7 +40,9 @@ class User:
 
     def __init__(self, url: str, org_id: UUID) -> None:
         self.url, self.org_id = url, org_id
-        self.http = httpx.Client(base_url=f"{url}/api/v1", headers={"X-API-Key": make.api_key(org_id)}, timeout=60)
+        self.http = httpx.Client(
+            base_url=f"{url}/api/v1", headers={"X-API-Key": make.api_key(org_id)}, timeout=60, verify=TLS
+        )
 
     def __call__(self, method: str, path: str, body: Any = None, expect: int = 200) -> Any:
         answer = self.http.request(method, path, json=body)

@@ -6,13 +6,13 @@ import redis
 
 from config.settings import settings
 from tests import make
-from tests.platform import Platform
+from tests.platform import TLS, Platform
 
 pytestmark = pytest.mark.xdist_group("platform")
 
 
 def test_flushing_redis_while_idle_signs_nobody_out_or_in(platform: Platform) -> None:
-    with httpx.Client(base_url=f"{platform.url()}/api/v1") as http:
+    with httpx.Client(base_url=f"{platform.url()}/api/v1", verify=TLS) as http:
         email = f"{make.organization()}@example.com"
         account = {"email": email, "password": "correct horse battery", "name": "Ada", "organization_name": "A"}
         signed_in = http.post("/auth/register", json=account).json()

@@ -9,9 +9,9 @@ import pytest
 from tests import make
 from tests.edge_nodes.hostile import Editor, Tab
 from tests.platform import Platform
-from tests.tunnel.conftest import Caller, caller, gateways, tenant
+from tests.tunnel.conftest import Caller, caller, tenant
 
-__all__ = ["caller", "gateways", "tenant"]
+__all__ = ["caller", "tenant"]
 
 
 class Scene:

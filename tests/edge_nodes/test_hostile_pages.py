@@ -28,6 +28,8 @@ from tests.edge_nodes.hostile import (
     until,
 )
 
+pytestmark = pytest.mark.xdist_group("gateways")
+
 Headers = list[tuple[str, str]]
 
 

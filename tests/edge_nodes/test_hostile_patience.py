@@ -16,6 +16,7 @@ from tests.tunnel.conftest import Later
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("gateways"),
     pytest.mark.skipif(
         "EDGEFLOW_TEST_PATIENCE" not in os.environ, reason="waits two minutes: EDGEFLOW_TEST_PATIENCE=1"
     ),

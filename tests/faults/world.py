@@ -18,6 +18,7 @@ from agent.enrol import Member
 from tests.faults.fleet import FleetProcess
 from tests.faults.parts import Parts
 from tests.invariants.servers import Servers
+from tests.platform import TLS
 
 PASSWORD = "correct horse battery"
 REQUEST_SECONDS = 60.0
@@ -31,7 +32,9 @@ class User:
     """
 
     def __init__(self, urls: Sequence[str], *, careless: bool = False) -> None:
-        self._clients = [httpx.Client(base_url=f"{url}/api/v1", timeout=20, trust_env=False) for url in urls]
+        self._clients = [
+            httpx.Client(base_url=f"{url}/api/v1", timeout=20, trust_env=False, verify=TLS) for url in urls
+        ]
         self._careless, self._turn = careless, 0
         self.accepted: list[str] = []
         self.repeats = 0

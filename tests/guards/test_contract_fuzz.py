@@ -18,12 +18,16 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from app import streams
 from tests.guards import crawler, population
 from tests.guards.crawler import OWN, Operation
 from tests.guards.test_tenants import sign_in
 
+pytestmark = pytest.mark.xdist_group("contract_fuzz")  # which share the document that all read
+
 CONFORMANCE = [status_code_conformance, content_type_conformance, response_schema_conformance]
 HONEST = {501, 502, 503, 504}
+STREAM_SECONDS = 1  # how much of a stream without an end is read
 
 few_examples = settings(
     max_examples=6,
@@ -82,17 +86,20 @@ def faults_of(operation: Any, mode: GenerationMode, check: Callable[[Any], None]
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=["valid", "invalid"])
 @pytest.mark.parametrize("method", ["get", "put", "post", "delete"])
-def test_every_operation_answers_as_documented(schema: Any, world: World, method: str, mode: GenerationMode) -> None:
+def test_every_operation_answers_as_documented(
+    schema: Any, world: World, method: str, mode: GenerationMode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def check(case: Any) -> None:
         # In half of the examples the ids name what is there; invalid ones would never come past a wrong id.
         if mode is GenerationMode.POSITIVE or case.operation.body:
             case.path_parameters.update(world.own(case.path_parameters))
-        answer = case.call(headers=world.headers())
+        answer = case.call(headers=world.headers(), timeout=STREAM_SECONDS)
         if method == "delete":
             world.renew()
         demand_one_shape(answer.status_code, answer.json() if answer.status_code >= 400 else {})
         case.validate_response(answer, checks=CONFORMANCE)
 
+    monkeypatch.setattr(streams, "HEARTBEAT_SECONDS", 0.1)  # a reader that is to leave hears of it
     chosen = [result.ok() for result in schema.get_all_operations() if result.ok().method == method]
     assert chosen
     assert [fault for operation in chosen for fault in faults_of(operation, mode, check)] == []

@@ -13,6 +13,8 @@ from psycopg.conninfo import make_conninfo
 from tests.conftest import SERVERS
 from tests.platform import ROOT
 
+pytestmark = pytest.mark.slow
+
 Migrate = Callable[..., None]
 
 

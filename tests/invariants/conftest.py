@@ -13,7 +13,7 @@ from agent.drivers.simulated import Behaviour
 from agent.enrol import Member
 from agent.simulator import FleetOptions, FleetThread
 from tests.invariants.servers import Servers
-from tests.platform import Platform
+from tests.platform import TLS, Platform
 
 PASSWORD = "correct horse battery"
 FLOW = {"nodes": [{"id": "n", "type": "inject"}], "connections": []}
@@ -49,7 +49,7 @@ class Caller:
 
     def __init__(self, url: str) -> None:
         self.email = f"{uuid4().hex[:12]}@example.com"
-        self.http = httpx.Client(base_url=f"{url}/api/v1", timeout=40)
+        self.http = httpx.Client(base_url=f"{url}/api/v1", timeout=40, verify=TLS)
         body = {"email": self.email, "password": PASSWORD, "name": "Ada", "organization_name": "Acme"}
         self.tokens = self("POST", "/auth/register", body, expect=201)
         self.http.headers["Authorization"] = f"Bearer {self.tokens['access_token']}"

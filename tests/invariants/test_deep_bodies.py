@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.invariants.conftest import Caller, connected
-from tests.platform import Platform
+from tests.platform import TLS, Platform
 
 pytestmark = pytest.mark.xdist_group("platform")
 
@@ -24,7 +24,7 @@ def ada(platform: Platform) -> Caller:
 
 def put(caller: Caller, url: str, path: str, content: bytes) -> Any:
     headers = {**caller.http.headers, "Content-Type": "application/json"}
-    return httpx.put(f"{url}/api/v1{path}", content=content, headers=headers, timeout=30)
+    return httpx.put(f"{url}/api/v1{path}", content=content, headers=headers, timeout=30, verify=TLS)
 
 
 def test_a_deep_flow_neither_fails_nor_blocks_its_device(platform: Platform, ada: Caller) -> None:

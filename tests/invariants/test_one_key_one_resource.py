@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from app import db
 from tests.invariants.conftest import FLOW, PASSWORD, Caller, connected, until
-from tests.platform import Platform
+from tests.platform import TLS, Platform
 
 pytestmark = pytest.mark.xdist_group("platform")
 
@@ -61,7 +61,7 @@ def post_at_once(number: int, caller: Caller, platform: Platform, path: str, bod
 
 def post(caller: Caller, url: str, path: str, body: Any, key: str) -> httpx.Response:
     headers = {**caller.http.headers, "Idempotency-Key": key}
-    return httpx.post(f"{url}/api/v1{path}", json=body, headers=headers, timeout=30)
+    return httpx.post(f"{url}/api/v1{path}", json=body, headers=headers, timeout=30, verify=TLS)
 
 
 @pytest.mark.parametrize("table", RESOURCES)

@@ -13,7 +13,7 @@ import redis
 
 from tests.invariants.conftest import PASSWORD, Caller, connected
 from tests.invariants.servers import Servers
-from tests.platform import Platform
+from tests.platform import TLS, Platform
 
 pytestmark = pytest.mark.xdist_group("own_servers")
 
@@ -24,7 +24,7 @@ class Planted:
     def __init__(self, platform: Platform) -> None:
         self.platform, self.ada = platform, Caller(platform.url())
         self.found = {"password": PASSWORD, **tokens_of("registered", self.ada.tokens)}
-        self.http = httpx.Client(base_url=f"{platform.url()}/api/v1", timeout=30)
+        self.http = httpx.Client(base_url=f"{platform.url()}/api/v1", timeout=30, verify=TLS)
         self.plant("new password", f"new {uuid4()}")
         for step in (self.sign_in, self.make_keys, self.invite, self.watch, self.work, self.blunder):
             step()

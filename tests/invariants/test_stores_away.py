@@ -15,7 +15,7 @@ import pytest
 
 from tests.invariants.conftest import Caller, connected, until
 from tests.invariants.servers import Servers
-from tests.platform import Platform
+from tests.platform import TLS, Platform
 
 pytestmark = pytest.mark.xdist_group("own_servers")
 
@@ -52,7 +52,7 @@ def test_without_redis_requests_are_answered_and_limits_and_sign_in_hold(
             answers.append(timed(ada.http, "PUT", f"/devices/{device['id']}/shadow", json={"desired": {"a": 1}}))
             created = timed(ada.http, "POST", "/deployments", json=deployment)
             assert eve.http.get("/devices").status_code == 401
-            assert httpx.get(f"{own_platform.url()}/api/v1/devices").status_code == 401
+            assert httpx.get(f"{own_platform.url()}/api/v1/devices", verify=TLS).status_code == 401
             profile = [ada.http.get("/auth/profile").status_code for _ in range(13)]
         assert [answer.status_code for _, answer in (*answers, created)] == [200] * 6 + [201]
         assert max(seconds for seconds, _ in (*answers, created)) < 3
@@ -76,7 +76,7 @@ def test_without_postgresql_every_answer_is_503_and_all_parts_come_back(
     with away(servers, "postgres", way), ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda one: timed(ada.http, one[0], one[1], json=one[2]), paths))
         answers.append(timed(ada.http, "POST", "/devices", json={"name": "x"}))
-        ready = httpx.get(f"{own_platform.url()}/readyz", timeout=30)
+        ready = httpx.get(f"{own_platform.url()}/readyz", timeout=30, verify=TLS)
     for _, answer in answers:
         body = answer.json()
         assert (answer.status_code, body["code"], body["status"]) == (503, "SERVICE_UNAVAILABLE", 503), answer.text
@@ -85,7 +85,7 @@ def test_without_postgresql_every_answer_is_503_and_all_parts_come_back(
     assert max(seconds for seconds, _ in answers) < 14
     assert (ready.status_code, ready.json()["checks"]["postgresql"]) == (503, False)
     until(lambda: answers_200(ada.http.get("/devices")), 10)
-    until(lambda: httpx.get(f"{own_platform.url()}/readyz").status_code == 200, 15)
+    until(lambda: httpx.get(f"{own_platform.url()}/readyz", verify=TLS).status_code == 200, 15)
     with psycopg.connect(servers.superuser_url, autocommit=True) as database:
         started = database.execute("SELECT now()").fetchone()[0]
         query = "SELECT count(*) FROM scheduled_runs WHERE job = 'rollouts.reconcile' AND started_at > %s"

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import stripe
 
-from tests.platform import free_port
+from tests.platform import TLS, free_port
 
 ROOT = Path(__file__).parent.parent.parent
 KEY = "sk_test_local_stripe"
@@ -46,7 +46,7 @@ class LocalStripe:
             "--data", str(folder / "stripe.sqlite"), "--plans", str(plans), "--meter", "device_hours", *options,
         ]  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
-        self.local = httpx.Client(base_url=f"{self.base}/_local", timeout=30, trust_env=False)
+        self.local = httpx.Client(base_url=f"{self.base}/_local", timeout=30, trust_env=False, verify=TLS)
         self.start()
 
     def start(self) -> None:

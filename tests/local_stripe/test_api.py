@@ -9,12 +9,15 @@ import stripe
 
 from tests.local_stripe.conftest import Someone
 from tests.local_stripe.process import KEY, LocalStripe, until
+from tests.platform import TLS
 
 
 def raw(server: LocalStripe, method: str, path: str, key: str | None = None, **data: Any) -> httpx.Response:
     """A request that Stripe's library would not make."""
     headers = {"Authorization": f"Bearer {KEY}", **({"Idempotency-Key": key} if key else {})}
-    return httpx.request(method, server.base + path, headers=headers, data=data or None, trust_env=False, timeout=30)
+    return httpx.request(
+        method, server.base + path, headers=headers, data=data or None, trust_env=False, timeout=30, verify=TLS
+    )
 
 
 def test_a_wrong_key_is_refused(server: LocalStripe) -> None:

@@ -9,10 +9,11 @@ import stripe
 
 from tests.local_stripe.conftest import Someone
 from tests.local_stripe.process import LocalStripe
+from tests.platform import TLS
 
 
 def post(url: str, **form: str) -> httpx.Response:
-    return httpx.post(url, data=form, trust_env=False)
+    return httpx.post(url, data=form, trust_env=False, verify=TLS)
 
 
 def session_of(someone: Someone, **more: Any) -> stripe.checkout.Session:
@@ -26,7 +27,7 @@ def session_of(someone: Someone, **more: Any) -> stripe.checkout.Session:
 
 def test_checkout_makes_a_subscription(someone: Someone) -> None:
     session = session_of(someone, subscription_data={"metadata": {"plan": "pro"}})
-    assert "Pro" in httpx.get(session.url, trust_env=False).text
+    assert "Pro" in httpx.get(session.url, trust_env=False, verify=TLS).text
     answer = post(session.url, card="pm_card_visa")
     assert (answer.status_code, answer.headers["Location"]) == (303, f"https://app.example/done?s={session.id}")
     after = someone.api.v1.checkout.sessions.retrieve(session.id, {"expand": ["subscription", "line_items"]})
@@ -70,7 +71,7 @@ def test_the_portal_does_what_its_buttons_say(someone: Someone) -> None:
     id = someone.subscribe().id
     wish: Any = {"customer": someone.id, "return_url": "https://app.example"}
     url = someone.api.v1.billing_portal.sessions.create(wish).url
-    assert id in httpx.get(url, trust_env=False).text
+    assert id in httpx.get(url, trust_env=False, verify=TLS).text
     assert post(url, action="cancel", subscription=id).status_code == 303
     assert someone.subscription().cancel_at_period_end
     post(url, action="resume", subscription=id)
@@ -97,11 +98,11 @@ def test_an_open_invoice_is_paid_on_its_page(someone: Someone) -> None:
     someone.card("pm_card_authenticationRequired")
     someone.after(days=28, hours=2)
     invoice = someone.invoices()[-1]
-    page = httpx.get(invoice.hosted_invoice_url, trust_env=False).headers["Location"]
+    page = httpx.get(invoice.hosted_invoice_url, trust_env=False, verify=TLS).headers["Location"]
     question = post(page, action="pay", invoice=invoice.id).headers["Location"]
     post(someone.server.base + question, outcome="succeed")
     assert (someone.invoices()[-1].status, someone.subscription().status) == ("paid", "active")
-    paper = httpx.get(invoice.hosted_invoice_url, trust_env=False).headers["Location"]
+    paper = httpx.get(invoice.hosted_invoice_url, trust_env=False, verify=TLS).headers["Location"]
     assert paper == f"/i/{invoice.id}/pdf"
 
 
@@ -111,7 +112,7 @@ def test_an_invoice_is_a_pdf_also_when_its_customer_is_gone(someone: Someone) ->
     invoice = someone.invoices()[0]
     assert invoice.hosted_invoice_url == f"{someone.server.base}/i/{invoice.id}"
     someone.api.v1.customers.delete(someone.id)
-    answer = httpx.get(invoice.invoice_pdf, trust_env=False)
+    answer = httpx.get(invoice.invoice_pdf, trust_env=False, verify=TLS)
     assert (answer.headers["Content-Type"], answer.content[:5]) == ("application/pdf", b"%PDF-")
 
 

@@ -13,6 +13,7 @@ from pypdf import PdfReader
 
 from tests.local_stripe.conftest import Someone
 from tests.local_stripe.process import LocalStripe
+from tests.platform import TLS
 from tools.local_stripe.money import shown
 
 HOME = "http://shop.example"
@@ -23,7 +24,7 @@ class Browser(HTMLParser):
 
     def __init__(self, url: str) -> None:
         super().__init__()
-        self.client = httpx.Client(timeout=20, trust_env=False)
+        self.client = httpx.Client(timeout=20, trust_env=False, verify=TLS)
         self.show(self.client.get(url))
 
     def show(self, answer: httpx.Response) -> None:
@@ -176,7 +177,7 @@ def test_a_portal_changes_nothing_of_others(api: stripe.StripeClient, server: Lo
     theirs = someone.subscribe()
     stranger = Someone(server, api)
     session = api.v1.billing_portal.sessions.create({"customer": stranger.id})
-    answer = httpx.post(session.url, data={"action": "cancel", "subscription": theirs.id}, trust_env=False)
+    answer = httpx.post(session.url, data={"action": "cancel", "subscription": theirs.id}, trust_env=False, verify=TLS)
     assert answer.status_code == 402
     assert not someone.subscription().cancel_at_period_end
 
@@ -198,7 +199,7 @@ def test_an_invoice_is_read_back_from_its_pdf(api: stripe.StripeClient, someone:
     someone.card()
     someone.subscribe()
     (invoice,) = someone.invoices()
-    answer = httpx.get(str(invoice.invoice_pdf), trust_env=False)
+    answer = httpx.get(str(invoice.invoice_pdf), trust_env=False, verify=TLS)
     assert answer.headers["Content-Type"] == "application/pdf"
     (page,) = read(answer.content)
     assert f"Invoice {invoice.number}" in page

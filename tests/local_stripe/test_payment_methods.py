@@ -5,11 +5,14 @@ import pytest
 import stripe
 
 from tests.local_stripe.conftest import Someone
+from tests.platform import TLS
 
 
 def confirm(someone: Someone, intent: str, outcome: str = "succeed") -> httpx.Response:
     """What the card's owner tells his bank."""
-    return httpx.post(f"{someone.server.base}/_local/confirm/{intent}", json={"outcome": outcome}, trust_env=False)
+    return httpx.post(
+        f"{someone.server.base}/_local/confirm/{intent}", json={"outcome": outcome}, trust_env=False, verify=TLS
+    )
 
 
 def intent_of(someone: Someone) -> str:

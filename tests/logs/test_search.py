@@ -29,6 +29,10 @@ READ_WITHOUT_INDEX = "SELECT sum(seq_tup_read) FROM pg_stat_xact_user_tables WHE
 @pytest.fixture(scope="module")
 def many(app: Any) -> list[UUID]:
     """A small organization beside a large one, each with three entries that have a rare word."""
+    owner = create_engine(settings().owner_url, isolation_level="AUTOCOMMIT")
+    with owner.connect() as connection:
+        # A partition with a few entries of other tests would be read in another way.
+        connection.execute(text("TRUNCATE log_entries"))
     tenants = [make.organization() for _ in range(2)]
     with db.transaction(system=True) as session:
         session.execute(
@@ -40,10 +44,9 @@ def many(app: Any) -> list[UUID]:
             FROM generate_series(1, :many) n"""),
             {"orgs": tenants, "many": MANY},
         )
-    engine = create_engine(settings().owner_url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
+    with owner.connect() as connection:
         connection.execute(text("VACUUM ANALYZE log_entries"))
-    engine.dispose()
+    owner.dispose()
     return tenants
 
 

@@ -179,6 +179,7 @@ def test_each_hour_goes_what_a_shorter_plan_has_just_ceased_to_keep(
     assert left == {plan: 2 if keep[plan] == longest else 1 for plan in tenants}
 
 
+@pytest.mark.usefixtures("_first_days")
 def test_once_a_day_goes_what_a_changed_plan_left_behind(tenants: dict[str, UUID]) -> None:
     moment = now() - timedelta(days=12)
     with db.transaction(system=True) as session:
@@ -192,6 +193,7 @@ def test_once_a_day_goes_what_a_changed_plan_left_behind(tenants: dict[str, UUID
     assert left == {"free": 0, "pro": 1, "enterprise": 1, "sold no more": 0}
 
 
+@pytest.mark.usefixtures("_first_days")
 def test_what_lies_before_every_partition_goes_too(tenants: dict[str, UUID]) -> None:
     for org_id in tenants.values():
         add("metric_points", org_id, now() - timedelta(days=400))

@@ -11,6 +11,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 
+from tests.platform import TLS
+
 HOOK = "/hook"
 """What is posted here is taken and kept, and goes no further: the address for a server's webhooks."""
 
@@ -37,7 +39,7 @@ class Recorder(ThreadingHTTPServer):
 
     def __init__(self, upstream: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.upstream = httpx.Client(base_url=upstream, timeout=20, trust_env=False)
+        self.upstream = httpx.Client(base_url=upstream, timeout=20, trust_env=False, verify=TLS)
         self.exchanges: list[Exchange] = []
 
     @property

@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import stripe
 
+from tests.platform import TLS
+
 HOUR, DAY = 3_600, 86_400
 MONTH = 32 * DAY
 PAGES = "https://example.org"
@@ -233,7 +235,7 @@ class Life:
         }
         checkout = self.v1.checkout.sessions.create(asked)
         self.v1.checkout.sessions.line_items.list(checkout.id)
-        httpx.post(str(checkout.url), data={"card": "pm_card_visa"}, trust_env=False)
+        httpx.post(str(checkout.url), data={"card": "pm_card_visa"}, trust_env=False, verify=TLS)
         expand = ["line_items", "customer", "subscription", "invoice"]
         done = self.v1.checkout.sessions.retrieve(checkout.id, {"expand": expand})
         assert done.status == "complete"

@@ -11,6 +11,7 @@ from app.billing import performers
 from config.settings import settings
 from tests import make
 from tests.billing.local import LocalStripe, Organization
+from tests.platform import TLS
 from tests.stripe_contract.openapi import OpenAPI
 from tests.stripe_contract.recorder import Exchange, recording
 from tests.stripe_contract.stripe_mock import AUTHORIZED
@@ -67,7 +68,7 @@ def buy_change_and_leave(owner: Owner) -> None:
 
 def buy_twice(owner: Owner, page: str) -> None:
     """On a page, and beside it: the second is taken back."""
-    httpx.post(page, data={"card": "pm_card_visa"}, trust_env=False)
+    httpx.post(page, data={"card": "pm_card_visa"}, trust_env=False, verify=TLS)
     owner.stripe.v1.subscriptions.create(
         {
             "customer": str(owner.account.customer_id), "items": [{"price": "price_edgeflow_pro_month"}],
@@ -132,5 +133,5 @@ def test_stripe_knows_what_operations_ask(
         form = one.method == "POST"
         headers = {**AUTHORIZED, "Content-Type": one.headers["content-type"]} if form else AUTHORIZED
         body: Any = {"content": one.sent} if form else {"params": dict(one.parameters)}
-        taken = httpx.request(one.method, stripe_mock + one.path, headers=headers, trust_env=False, **body)
+        taken = httpx.request(one.method, stripe_mock + one.path, headers=headers, trust_env=False, **body, verify=TLS)
         assert taken.status_code == 200, (one, taken.text)

@@ -10,6 +10,7 @@ import pytest
 
 from app.billing import stripe_client
 from config.settings import settings
+from tests.platform import TLS
 from tests.stripe_contract.examples import ASKS_NO_API, EXAMPLES, Example
 from tests.stripe_contract.openapi import OpenAPI
 from tests.stripe_contract.recorder import Recorder, recording
@@ -82,7 +83,9 @@ def test_stripe_mock_refuses_what_stripe_does_not_know(
     stripe_mock: str, openapi: OpenAPI, method: str, path: str, parameters: dict[str, str], status: int
 ) -> None:
     where = "params" if method == "GET" else "data"
-    refused: Any = httpx.request(method, stripe_mock + path, headers=AUTHORIZED, trust_env=False, **{where: parameters})  # type: ignore[arg-type]
+    refused: Any = httpx.request(
+        method, stripe_mock + path, headers=AUTHORIZED, trust_env=False, **{where: parameters}, verify=TLS
+    )  # type: ignore[arg-type]
     assert refused.status_code == status
     assert openapi.faults_of_request(method, path, list(parameters.items()))
 

@@ -1,5 +1,5 @@
 """The tunnel's gateways and tenants serve here too."""
 
-from tests.tunnel.conftest import caller, gateways, tenant
+from tests.tunnel.conftest import caller, tenant
 
-__all__ = ["caller", "gateways", "tenant"]
+__all__ = ["caller", "tenant"]

@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 from uuid import UUID, uuid4
 
+import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests import make
@@ -25,6 +26,8 @@ from tests.telemetry.support import (
     used,
 )
 from tests.tunnel.conftest import Device
+
+pytestmark = pytest.mark.xdist_group("gateways")
 
 
 def test_points_and_logs_are_acknowledged_and_stored(gateways: Platform, tenant: UUID) -> None:

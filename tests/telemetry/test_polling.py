@@ -3,6 +3,8 @@
 import time
 from uuid import UUID, uuid4
 
+import pytest
+
 from app.tunnel.polling import FIRST_AFTER
 from tests import make
 from tests.e2e.conftest import until
@@ -10,6 +12,8 @@ from tests.platform import Platform
 from tests.telemetry.support import TELEMETRY, points, store_all
 from tests.tunnel.conftest import Device
 from tests.twins.v1_agent import V1Agent
+
+pytestmark = pytest.mark.xdist_group("gateways")
 
 
 def soon() -> UUID:

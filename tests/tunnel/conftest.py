@@ -12,14 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests import make
-from tests.platform import Platform
-
-
-@pytest.fixture(scope="session")
-def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """Two web processes, nothing else."""
-    with Platform(tmp_path_factory.mktemp("gateways"), web=2, parts=()) as running:
-        yield running
+from tests.platform import TLS, Platform
 
 
 class Device:
@@ -63,7 +56,7 @@ class Caller:
     """A REST client that can wait in the background."""
 
     def __init__(self, url: str, key: str) -> None:
-        self.http = httpx.Client(base_url=f"{url}/api/v1", headers={"X-API-Key": key}, timeout=60)
+        self.http = httpx.Client(base_url=f"{url}/api/v1", headers={"X-API-Key": key}, timeout=60, verify=TLS)
 
     def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
         return self.http.request(method, path, json=body, headers=headers)

@@ -13,7 +13,7 @@ from websockets.sync.client import connect
 
 from app import db
 from tests import make
-from tests.platform import Platform
+from tests.platform import TLS, Platform
 from tests.tunnel.conftest import V2, Caller, Device
 from tests.tunnel.wire import UPGRADE, Wire
 
@@ -260,7 +260,7 @@ def test_a_connect_that_lost_against_a_newer_one_is_told_so(gateways: Platform, 
 def test_half_an_upgrade_is_a_bad_request(gateways: Platform, header: str) -> None:
     headers = {"Connection": "Upgrade", "Upgrade": "websocket", **UPGRADE}
     del headers[header]
-    answer = httpx.get(f"{gateways.url()}/tunnel", headers=headers)
+    answer = httpx.get(f"{gateways.url()}/tunnel", headers=headers, verify=TLS)
     assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
 
 

@@ -26,6 +26,8 @@ import httpx
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
+from tests.platform import TLS
+
 Json = dict[str, Any]
 log = logging.getLogger("tests.v1_agent")
 
@@ -141,7 +143,9 @@ class V1Agent:
         self._socket: ClientConnection | None = None
         self._thread: threading.Thread | None = None
         self._started = time.monotonic()
-        self._http = httpx.Client(base_url=f"{self.base_url.rstrip('/')}/api/v1", timeout=30, trust_env=False)
+        self._http = httpx.Client(
+            base_url=f"{self.base_url.rstrip('/')}/api/v1", timeout=30, trust_env=False, verify=TLS
+        )
 
     # What a test does with it
 

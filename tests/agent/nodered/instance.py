@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from tests.platform import free_port
+from tests.platform import TLS, free_port
 
 HERE = Path(__file__).parent
 INSTALL_SECONDS = 300
@@ -73,7 +73,7 @@ class NodeRed:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "settings.js").write_text(SETTINGS % (auth, root))
         headers = {"Node-RED-API-Version": "v2", **({"Authorization": f"Bearer {token}"} if token else {})}
-        self.http = httpx.Client(base_url=self.url, headers=headers, timeout=20, trust_env=False)
+        self.http = httpx.Client(base_url=self.url, headers=headers, timeout=20, trust_env=False, verify=TLS)
         self.process: subprocess.Popen[bytes] | None = None
 
     @property

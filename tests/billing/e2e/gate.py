@@ -7,6 +7,8 @@ from typing import Literal
 
 import httpx
 
+from tests.platform import TLS
+
 When = Literal["before", "after"]
 KEPT = ("Authorization", "Content-Type", "Idempotency-Key", "Stripe-Version", "Stripe-Account")
 
@@ -29,7 +31,7 @@ class Gate(ThreadingHTTPServer):
         self._kill = kill
         self._armed: tuple[str, When] | None = None
         self._lock = threading.Lock()
-        self.http = httpx.Client(timeout=30, trust_env=False, limits=httpx.Limits(max_connections=50))
+        self.http = httpx.Client(timeout=30, trust_env=False, limits=httpx.Limits(max_connections=50), verify=TLS)
         threading.Thread(target=self.serve_forever, name="gate", daemon=True).start()
 
     @property

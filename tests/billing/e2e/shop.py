@@ -16,7 +16,7 @@ from dramatiq.brokers.redis import RedisBroker
 from app.jobs import NAMESPACE
 from tests.billing.e2e.gate import Gate
 from tests.invariants.servers import Servers
-from tests.platform import Platform
+from tests.platform import TLS, Platform
 
 PLANS = Path(__file__).with_name("plans.toml")
 PASSWORD = "correct horse battery"
@@ -35,7 +35,7 @@ class StripeAccount:
     """Our account at the local Stripe, as its dashboard and its clock would have it."""
 
     def __init__(self, url: str, key: str) -> None:
-        self.http = httpx.Client(base_url=url, auth=(key, ""), timeout=30, trust_env=False)
+        self.http = httpx.Client(base_url=url, auth=(key, ""), timeout=30, trust_env=False, verify=TLS)
 
     def get(self, path: str, **query: Any) -> Any:
         return self._content(self.http.get(f"/v1{path}", params=query))
@@ -70,7 +70,7 @@ class Customer:
     """A person who registered, over HTTP, with an organization of his own."""
 
     def __init__(self, url: str) -> None:
-        self.http = httpx.Client(base_url=f"{url}/api/v1", timeout=60, trust_env=False)
+        self.http = httpx.Client(base_url=f"{url}/api/v1", timeout=60, trust_env=False, verify=TLS)
         names = {"name": "Ada", "organization_name": "Acme"}
         body = {"email": f"{uuid4().hex[:12]}@example.com", "password": PASSWORD, **names}
         made = self("POST", "/auth/register", body, expect=201)

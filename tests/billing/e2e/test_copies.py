@@ -12,6 +12,7 @@ import pytest
 
 from tests.billing.e2e import kills
 from tests.billing.e2e.shop import Shop
+from tests.platform import TLS
 
 pytestmark = [pytest.mark.xdist_group("billing"), pytest.mark.slow]
 
@@ -51,4 +52,4 @@ def deliver(shop: Shop, event: dict[str, Any]) -> int:
     signature = hmac.new(secret, f"{at}.".encode() + body, hashlib.sha256).hexdigest()
     headers = {"Content-Type": "application/json", "Stripe-Signature": f"t={at},v1={signature}"}
     url = f"{shop.platform.url()}/api/v1/billing/webhooks/stripe"
-    return httpx.post(url, content=body, headers=headers, timeout=30).status_code
+    return httpx.post(url, content=body, headers=headers, timeout=30, verify=TLS).status_code

@@ -15,18 +15,11 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests import make
-from tests.platform import Platform
+from tests.platform import TLS, Platform
 from tests.tunnel.conftest import V2, Device
 
 PROXY = {**V2, "capabilities": [*V2["capabilities"], "http_proxy"]}
 WINDOW, CHUNK = 256 * 1024, 32 * 1024
-
-
-@pytest.fixture(scope="session")
-def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """Two web processes, nothing else."""
-    with Platform(tmp_path_factory.mktemp("editors"), web=2, parts=()) as running:
-        yield running
 
 
 class EditorDevice(Device):
@@ -121,7 +114,7 @@ class Browser:
         self.port = gateways.ports[web]
         self.host = f"{device_id}.edit.localhost:{self.port}"
         self.origin = f"http://{self.host}"
-        self.http = httpx.Client(base_url=gateways.url(web), headers={"Host": self.host}, timeout=20)
+        self.http = httpx.Client(base_url=gateways.url(web), headers={"Host": self.host}, timeout=20, verify=TLS)
         self.cookie = ""
 
     def open(self, url: str) -> httpx.Response:
@@ -210,7 +203,9 @@ class Setting:
 
     def api(self, method: str, path: str, role: str = "operator", web: int = 0, **options: Any) -> httpx.Response:
         headers = options.pop("headers", {"X-API-Key": self.keys[role]})
-        return httpx.request(method, f"{self.gateways.url(web)}/api/v1{path}", headers=headers, timeout=20, **options)
+        return httpx.request(
+            method, f"{self.gateways.url(web)}/api/v1{path}", headers=headers, timeout=20, **options, verify=TLS
+        )
 
     def link(self, role: str = "operator", web: int = 0, **options: Any) -> str:
         answer = self.api("GET", f"/edge-nodes/{self.device.id}/editor-url", role, web, **options)

@@ -16,6 +16,7 @@ from app.edge_nodes.editor import sessions
 from tests import make
 from tests.e2e.conftest import until
 from tests.edge_nodes.editor.conftest import SWITCH, Browser, Served, Setting, ended, head_of
+from tests.platform import TLS
 
 pytestmark = pytest.mark.xdist_group("editors")
 
@@ -109,7 +110,7 @@ def test_an_editors_origin_serves_nothing_of_the_api_and_the_apis_no_editor(sett
         assert browser("GET", path, headers={"X-API-Key": setting.keys["owner"]}).text == "of the device"
     assert len(seen) == 4
     assert browser("GET", "/__edgeflow/anything").status_code == 404
-    there = httpx.get(setting.gateways.url() + "/", headers={"Cookie": browser.cookie})
+    there = httpx.get(setting.gateways.url() + "/", headers={"Cookie": browser.cookie}, verify=TLS)
     assert there.status_code == 404
     assert there.json()["code"] == "NOT_FOUND"
 
@@ -161,7 +162,7 @@ def test_another_sites_page_embeds_nothing_but_may_link(setting: Setting) -> Non
 def signed_in(setting: Setting) -> tuple[dict[str, str], UUID]:
     email = f"{make.uuid4().hex}@example.com"
     body = {"email": email, "password": "correct horse battery", "name": "Ada", "organization_name": "Hers"}
-    answer = httpx.post(f"{setting.gateways.url()}/api/v1/auth/register", json=body, timeout=20)
+    answer = httpx.post(f"{setting.gateways.url()}/api/v1/auth/register", json=body, timeout=20, verify=TLS)
     assert answer.status_code == 201, answer.text
     user_id = UUID(answer.json()["user"]["id"])
     join = "INSERT INTO memberships (org_id, user_id, role) VALUES (:org, :user, 'operator')"

@@ -12,6 +12,7 @@ from tests.e2e.conftest import until
 from tests.edge_nodes.editor.conftest import Browser, Setting, ended, head_of
 from tests.edge_nodes.editor.several import OneBrowser, Talk, Workshop, at_once, audit, download, marked, rest_of
 from tests.edge_nodes.editor.test_sessions import change, sign_out, signed_in
+from tests.platform import TLS
 
 pytestmark = pytest.mark.xdist_group("editors")
 
@@ -136,7 +137,7 @@ def test_the_journal_tells_who_opened_which_editor_and_what_ended_it(street: Str
     """
     first, second, third = street.settings
     headers, user = signed_in(first)
-    mail = httpx.get(f"{first.gateways.url()}/api/v1/auth/profile", headers=headers).json()
+    mail = httpx.get(f"{first.gateways.url()}/api/v1/auth/profile", headers=headers, verify=TLS).json()
     visits: list[tuple[Setting, Browser, int]] = [
         (first, first.browser(headers=headers), 1_000),
         (second, second.browser("viewer", web=1), 2_000),
