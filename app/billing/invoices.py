@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import select
 
 from app import db
-from app.billing import invoice_pdf, stripe_client, stripe_paper
+from app.billing import stripe_client, stripe_paper
 from app.billing.models import Invoice
 from app.errors import InvalidState, NotFound, ServiceUnavailable
 from app.organizations.models import Organization
@@ -70,4 +70,7 @@ def paper(row: Invoice, billed: str) -> Paper:
     except stripe_client.StripeDown:
         raise ServiceUnavailable("Stripe does not answer; try again") from None
     log.info("invoice drawn here", invoice=row.stripe_id, reason=why)
+    # Not at the top: what draws pages takes 17 MB of each process, and few ever draw one.
+    from app.billing import invoice_pdf  # noqa: PLC0415
+
     return Paper(filename, iter([invoice_pdf.render(row, organization=billed)]), stack.close)
