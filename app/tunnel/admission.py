@@ -3,6 +3,7 @@ costs a wait, not a try (the released agent has five)."""
 
 import threading
 import time
+from collections.abc import Callable
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -34,8 +35,8 @@ class Refused(Exception):
 class _Asked:
     """A connect that waits for its batch."""
 
-    def __init__(self, connect: Connect, address: str | None) -> None:
-        self.connect, self.address = connect, address
+    def __init__(self, connect: Connect, address: str | None, outdated: Callable[[], bool]) -> None:
+        self.connect, self.address, self.outdated = connect, address, outdated
         self.done = threading.Event()
         self.given_up_at = time.monotonic() + PATIENCE_SECONDS
         self.outcome: Admitted | Refusal = _TRY_LATER
@@ -64,9 +65,9 @@ class Admission:
             passing=AWAY,
         )
 
-    def ask(self, connect: Connect, address: str | None) -> Admitted:
-        """Authenticate a connect and take over its device. Raises Refused."""
-        asked = _Asked(connect, address)
+    def ask(self, connect: Connect, address: str | None, outdated: Callable[[], bool]) -> Admitted:
+        """Authenticate a connect and take over its device, unless it is ``outdated`` by then. Raises Refused."""
+        asked = _Asked(connect, address, outdated)
         self._batches.add(asked)
         asked.done.wait(PATIENCE_SECONDS)
         outcome, asked.given_up_at = asked.outcome, 0.0  # from now on nobody is there to be told
@@ -75,8 +76,9 @@ class Admission:
         raise Refused(*outcome)
 
     def _admit(self, batch: list[_Asked]) -> None:
-        waiting = [asked for asked in batch if not asked.given_up]
+        waiting = [asked for asked in batch if not asked.given_up and not asked.outdated()]
         known = queries.admit(self._gateway, [(asked.connect, asked.address) for asked in waiting]) if waiting else {}
+        _fail([asked for asked in batch if asked not in waiting])
         for asked in waiting:
             outcome = known.get(asked.connect.device_id)
             if not isinstance(outcome, Admitted):
@@ -87,7 +89,7 @@ class Admission:
                 asked.settle(outcome)
 
 
-def _fail(batch: list[_Asked], _error: Exception) -> None:
+def _fail(batch: list[_Asked], _error: Exception | None = None) -> None:
     for asked in batch:
         asked.settle(_TRY_LATER)
 

@@ -24,7 +24,7 @@ from app.tunnel.link import Link, Message
 from app.tunnel.protocol import Answer, Close
 from app.tunnel.queries import Admitted, Departure, Heard
 from app.tunnel.relay import Relay
-from app.tunnel.socket import CLOSE_SECONDS, Closed
+from app.tunnel.socket import CLOSE_SECONDS, Closed, TunnelSocket
 from config.settings import settings
 
 log = structlog.get_logger("tunnel")
@@ -66,7 +66,7 @@ class Hub:
         self._turns: dict[UUID, int] = {}
         """By device, and kept when it leaves: it may be back before what was sent to it meanwhile."""
         self._ticked_at = time.monotonic()
-        self._stale_until = 0.0
+        self._stale_until = self._woke_at = 0.0
         threading.Thread(target=self._tick, name="tunnel-ticks", daemon=True).start()
         threading.Thread(target=self._flush_all, name="tunnel-flush", daemon=True).start()
 
@@ -202,6 +202,11 @@ class Hub:
         moment = time.monotonic()
         return moment < self._stale_until or moment - self._ticked_at > FROZEN_SECONDS
 
+    def outdated(self, socket: TunnelSocket) -> bool:
+        """Whether this process was stopped since a socket was opened: its device may have gone to another meanwhile,
+        and what it had said here must not take it away from there."""
+        return socket.opened_at <= self._woke_at or time.monotonic() - self._ticked_at > FROZEN_SECONDS
+
     def _answer(self, message: Message) -> None:
         self.calls.answered(message["id"], Answer(**message["answer"]))
 
@@ -248,7 +253,7 @@ class Hub:
         while not self._stopped.wait(0.1):
             moment = time.monotonic()
             if moment - self._ticked_at > FROZEN_SECONDS:
-                self._stale_until = moment + 1
+                self._stale_until, self._woke_at = moment + 1, moment
             self._ticked_at = moment
             ping = moment - pinged >= min(PING_SECONDS, settings().offline_after / 3)
             pinged = moment if ping else pinged

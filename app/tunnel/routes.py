@@ -1,6 +1,7 @@
 """The tunnel's endpoint, and its status."""
 
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import flask_sock
@@ -55,7 +56,7 @@ def serve(socket: TunnelSocket) -> None:
 def _serve(socket: TunnelSocket, gateway: Hub, address: str | None) -> None:
     try:
         connect = protocol.parse_connect(socket.first(FIRST_FRAME_SECONDS))
-        admitted = gateway.admission.ask(connect, address)
+        admitted = gateway.admission.ask(connect, address, partial(gateway.outdated, socket))
     except ProtocolError as error:
         return _refuse(socket, Close.PROTOCOL_ERROR, "PROTOCOL_ERROR", str(error))
     except Refused as refused:

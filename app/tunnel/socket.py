@@ -85,7 +85,7 @@ class TunnelSocket(Server):  # type: ignore[misc]
 
     def __init__(self, environ: dict[str, Any], **_options: Any) -> None:
         self.bytes_in = self.bytes_out = 0
-        self.heard_at = time.monotonic()
+        self.opened_at = self.heard_at = time.monotonic()
         self.rtt_ms: float | None = None
         self.max_message_bytes = BEFORE_AUTHENTICATION_BYTES
         self.closing_at: float | None = None

@@ -19,6 +19,7 @@ from sqlalchemy import text
 
 from app import db
 from app.tunnel.calls import GRACE_SECONDS, WATCH_SECONDS
+from app.tunnel.hub import FROZEN_SECONDS
 from config.launch import valkey
 from config.settings import settings
 from tests import make
@@ -263,6 +264,30 @@ def test_a_gateway_that_stands_still_keeps_callers_of_the_others_no_longer_than_
         stopped.resume()
     assert (answer.status_code, answer.json()["code"], answer.json()["outcome"]) == (504, "DEVICE_TIMEOUT", "unknown")
     assert 1 <= took < 1 + GRACE_SECONDS + 2 * WATCH_SECONDS
+
+
+def test_what_a_device_had_said_to_a_gateway_that_stood_still_does_not_take_it_from_where_it_went(
+    island: Island, tenant: UUID, caller: Caller
+) -> None:
+    made, key = make.device(tenant)
+    left = Wire.dial(island.web.url(0))  # the link is made, and nothing said yet
+    stopped = island.worker(0)
+    stopped.suspend()
+    try:
+        left.say({"type": "connect", "device_id": str(made.id), "api_key": key, "version": "1.0.0", **V2})
+        device = Device(island.web.url(1), made.id, key, **V2)
+        answering(device, {"status": "healthy"})
+        time.sleep(FROZEN_SECONDS + 1)
+    finally:
+        stopped.resume()
+    assert left.code() in (None, 1013)  # its time to speak may be over as well
+    time.sleep(1)
+    assert caller("GET", f"/edge-nodes/{made.id}/health").json() == {"status": "healthy"}
+    assert [row.up for row in rows([made.id])] == [True]
+    device.close()
+    again = Device(island.web.url(0), made.id, key, **V2)  # and whoever comes now is let in
+    assert again.first["type"] == "connected"
+    again.close()
 
 
 def rows(device_ids: list[UUID]) -> list[Any]:
