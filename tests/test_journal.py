@@ -211,7 +211,7 @@ def hello(device_id: UUID, key: str) -> Connect:
 
 
 def admit(*devices: tuple[Any, str]) -> list[Admitted]:
-    known = queries.admit("here", [(hello(device.id, key), "192.0.2.7") for device, key in devices])
+    known = queries.admit("here", [(hello(device.id, key), "192.0.2.7") for device, key in devices], lambda: False)
     return [known[device.id] for device, _key in devices]  # type: ignore[misc]
 
 
@@ -234,7 +234,7 @@ def test_connections_begin_and_end_with_a_reason(org: UUID) -> None:
 
 def test_a_refused_connect_is_no_connection(org: UUID) -> None:
     device, _key = make.device(org)
-    assert queries.admit("here", [(hello(device.id, "device_wrong"), None)]) == {}
+    assert queries.admit("here", [(hello(device.id, "device_wrong"), None)], lambda: False) == {}
     assert entries(org) == []
 
 

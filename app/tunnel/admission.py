@@ -4,6 +4,7 @@ costs a wait, not a try (the released agent has five)."""
 import threading
 import time
 from collections.abc import Callable
+from uuid import UUID
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -77,8 +78,12 @@ class Admission:
 
     def _admit(self, batch: list[_Asked]) -> None:
         waiting = [asked for asked in batch if not asked.given_up and not asked.outdated()]
-        known = queries.admit(self._gateway, [(asked.connect, asked.address) for asked in waiting]) if waiting else {}
         _fail([asked for asked in batch if asked not in waiting])
+        try:
+            known = self._take_over(waiting) if waiting else {}
+        except queries.Outdated:
+            _fail(waiting)
+            return
         for asked in waiting:
             outcome = known.get(asked.connect.device_id)
             if not isinstance(outcome, Admitted):
@@ -87,6 +92,12 @@ class Admission:
                 self._departures.add((outcome.device_id, outcome.epoch, "admitted too late"))
             else:
                 asked.settle(outcome)
+
+    def _take_over(self, waiting: list[_Asked]) -> dict[UUID, Admitted | Denied]:
+        def outdated() -> bool:
+            return any(asked.outdated() for asked in waiting)
+
+        return queries.admit(self._gateway, [(asked.connect, asked.address) for asked in waiting], outdated)
 
 
 def _fail(batch: list[_Asked], _error: Exception | None = None) -> None:

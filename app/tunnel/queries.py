@@ -3,6 +3,7 @@
 A gateway serves every organization, so these run as the role that sees all of them; each write carries its epoch.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -103,10 +104,16 @@ LEFT JOIN shadows s ON s.device_id = known.device_id
 """)
 
 
-def admit(gateway: str, asked: list[tuple[Connect, str | None]]) -> dict[UUID, Admitted | Denied]:
+class Outdated(Exception):
+    """This process stood still while it admitted devices: they may be elsewhere by now, and nothing was taken over."""
+
+
+def admit(
+    gateway: str, asked: list[tuple[Connect, str | None]], outdated: Callable[[], bool]
+) -> dict[UUID, Admitted | Denied]:
     """Authenticate connects and take over their devices, in one statement. Each device at most once in ``asked``.
 
-    Absent: unknown device or key.
+    Absent: unknown device or key. Raises Outdated, without effect, if ``outdated()`` when all but the commit is done.
     """
     connects = [connect for connect, _address in asked]
     values = {
@@ -120,6 +127,8 @@ def admit(gateway: str, asked: list[tuple[Connect, str | None]]) -> dict[UUID, A
     }
     with db.transaction(system=True) as session:
         rows = session.execute(_ADMIT, values).all()
+        if outdated():
+            raise Outdated
     return {row.device_id: _admitted(row) for row in rows}
 
 

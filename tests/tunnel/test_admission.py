@@ -53,6 +53,18 @@ def test_an_outdated_connect_takes_nothing_over(admissions: list[Admission], ten
     assert tuple(gateway_of(connect)) == ("gateway-0", came_back.epoch)
 
 
+def test_nor_does_one_that_was_being_admitted_when_its_process_stood_still(
+    admissions: list[Admission], tenant: UUID
+) -> None:
+    stopped, other = admissions
+    connect, looked = connect_of(tenant), iter([False, True])
+    now_there = other.ask(connect, None, lambda: False)
+    with pytest.raises(Refused) as refused:
+        stopped.ask(connect, None, lambda: next(looked))
+    assert refused.value.code == Close.TRY_LATER
+    assert tuple(gateway_of(connect)) == ("gateway-1", now_there.epoch)
+
+
 def test_those_beside_it_are_admitted(admissions: list[Admission], tenant: UUID) -> None:
     gateway, _ = admissions
     outcomes = dict[int, Any]()
