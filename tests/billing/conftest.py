@@ -5,7 +5,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
+from app import db
 from config.settings import settings
 from tests.billing.helpers_routes import Buyer, worker
 from tests.billing.local import VISA, LocalStripe, Organization
@@ -46,6 +48,8 @@ def subscriber(owner: Organization) -> Organization:
 
 @pytest.fixture
 def buyer(app: Any, stripe: LocalStripe) -> Iterator[Buyer]:
-    """Somebody who has just signed up, and a worker for what he asks."""
+    """Somebody who has just signed up, and a worker for what he asks, not for what other tests have left undone."""
+    with db.transaction(system=True) as session:
+        session.execute(text("UPDATE billing_accounts SET synced = wanted"))
     with worker():
         yield Buyer(app, stripe)
