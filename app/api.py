@@ -99,10 +99,10 @@ def _schema(kind: type[marshmallow.Schema]) -> marshmallow.Schema:
 
 
 @cache
-def _defaults(query: type[marshmallow.Schema]) -> dict[str, Any] | None:
-    """What ``query`` makes of nothing, if that is always the same; None when it is not, or an error."""
-    schema = _schema(query)
-    if schema._hooks or any(callable(field.load_default) for field in schema.load_fields.values()):
+def _defaults(query: Any) -> dict[str, Any] | None:
+    """What the schema ``query`` makes of nothing, if that is always the same; None when it is not, or an error."""
+    schema = _schema(query) if isinstance(query, type) else None
+    if schema is None or schema._hooks or any(callable(field.load_default) for field in schema.load_fields.values()):
         return None
     try:
         values: dict[str, Any] = schema.load({})

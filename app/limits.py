@@ -64,7 +64,7 @@ def _count_address() -> None:
     asked = request_ctx.request
     rule = asked.url_rule
     if limiter.enabled and rule is not None and _counted(rule.endpoint, rule.websocket) and not _is_device(asked):
-        hit("application", asked.remote_addr or "unknown", settings().rate_limit_ip)
+        hit("application", address(), settings().rate_limit_ip)
 
 
 @cache

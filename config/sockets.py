@@ -1,4 +1,4 @@
-"""gevent's sockets, read with one call to the kernel instead of two."""
+"""gevent's sockets, read and written with one call to the kernel instead of two."""
 
 from typing import Any
 
@@ -13,3 +13,10 @@ def wait_for_data(peer: Any) -> None:
     arrival = getattr(peer, "_read_event", None)  # until it is closed
     if arrival is not None and not hasattr(peer, "pending"):
         peer._wait(arrival)
+
+
+def send_all(peer: Any, data: bytes) -> None:
+    """``sendall``, which asks the kernel for the size of its buffer first, only for what does not go at once."""
+    sent = peer.send(data)
+    if sent < len(data):
+        peer.sendall(memoryview(data)[sent:])

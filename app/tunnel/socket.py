@@ -34,7 +34,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 from app.errors import ValidationFailed
 from app.tunnel.pace import Pace
 from app.tunnel.protocol import BEFORE_AUTHENTICATION_BYTES, OUTBOX_BYTES, OUTBOX_FRAMES, Close
-from config.sockets import wait_for_data
+from config.sockets import send_all, wait_for_data
 
 log = structlog.get_logger(__name__)
 
@@ -337,7 +337,7 @@ class TunnelSocket(Server):  # type: ignore[misc]
                 data = event
             else:
                 data = self.ws.send(event)
-            self._send_all(data)
+            send_all(self.sock, data)
         except LocalProtocolError:
             return True  # the peer has sent its close frame: only ours, which follows, may still go
         except OSError as error:
@@ -350,12 +350,6 @@ class TunnelSocket(Server):  # type: ignore[misc]
             return False
         self.bytes_out += len(data)
         return not isinstance(event, CloseConnection)
-
-    def _send_all(self, data: bytes) -> None:
-        """``sendall``, which asks the kernel for the size of its buffer first, only for what does not go at once."""
-        sent = self.sock.send(data)
-        if sent < len(data):
-            self.sock.sendall(memoryview(data)[sent:])
 
     def handshake(self) -> None:
         try:

@@ -20,7 +20,7 @@ from gunicorn.http.parser import Parser
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.http.wsgi import Response
 
-from config.sockets import wait_for_data
+from config.sockets import send_all, wait_for_data
 
 SHORT_BYTES = 16_384
 
@@ -52,13 +52,10 @@ def refuse(peer: socket.socket, status: int, reason: str, _message: str) -> None
 
 
 def write(peer: socket.socket, data: bytes, chunked: bool = False) -> None:
-    """``sendall``, which asks the kernel for the size of its buffer first, only for what does not go at once."""
     if chunked:
         gunicorn.util.write_chunk(peer, data)
-        return
-    sent = peer.send(data)
-    if sent < len(data):
-        peer.sendall(memoryview(data)[sent:])
+    else:
+        send_all(peer, data)
 
 
 def write_together(answer: Any, body: bytes) -> None:
