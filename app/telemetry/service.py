@@ -85,26 +85,37 @@ def _store_some() -> int:
 
 
 def _store_each(frames: list[Frame]) -> None:
-    """Store frames one by one. What cannot be is given up only beside others that were: then it is the frame's fault.
+    """Store frames one by one. What cannot be is given up only where others that hold the same kinds were stored.
 
-    Else nothing is wrong with them, and they wait until it has been mended: raises what went wrong.
+    Then it is the frame's fault. Else it may be ours, and the frame waits until that has been mended: raises what went
+    wrong.
     """
-    stored, failed = 0, list[tuple[Frame, Exception]]()
+    shown, failed = set[str](), list[tuple[Frame, Exception]]()
     for frame in frames:
         try:
             with db.transaction(system=True) as session:
-                _store(session, _delete(session, [frame.id]))
-            stored += 1
+                kinds = _store(session, _delete(session, [frame.id]))
+            shown |= kinds  # once it is committed
         except (StaleSeries, Overtaken):
             continue  # it is still there, and comes next
         except AWAY:
             raise
         except Exception as error:
             failed.append((frame, error))
-    if failed and not stored:
-        raise failed[0][1]
-    for frame, fault in failed:
-        _drop(frame, fault)
+    waiting = list[Exception]()
+    for frame, error in failed:
+        if shown and shown >= _kinds(read(frame.body, frame.received_at)):
+            _drop(frame, error)
+        else:
+            waiting.append(error)
+    if waiting:
+        raise waiting[0]
+
+
+def _kinds(contents: Contents) -> set[str]:
+    """What storing them takes, beside counting."""
+    parts = {"points": contents.points, "lines": contents.lines, "notices": contents.malformed or contents.beyond}
+    return {kind for kind, part in parts.items() if part}
 
 
 def _drop(frame: Frame, error: Exception) -> None:
@@ -137,12 +148,12 @@ def _delete(session: Session, ids: list[int]) -> list[Frame]:
         return sorted(Frame(*row) for row in cursor.execute(_DELETE, [ids]))
 
 
-def _store(session: Session, frames: list[Frame]) -> None:
-    """Store what is in the frames. Those of devices that are gone hold nothing for anybody."""
+def _store(session: Session, frames: list[Frame]) -> set[str]:
+    """Store what is in the frames; of which kinds that was. Those of devices that are gone hold nothing for anybody."""
     there = _devices(session, {frame.device_id for frame in frames})
     found = [(frame, read(frame.body, frame.received_at)) for frame in frames if frame.device_id in there]
     if not found:
-        return
+        return set()
     over = _cut(session, found)
     stored = metrics.add(
         session, [FromDevice(f.org_id, f.device_id, c.points, hour_of(f.received_at)) for f, c in found if c.points]
@@ -159,6 +170,7 @@ def _store(session: Session, frames: list[Frame]) -> None:
     metrics.count(session, used)
     quota.count(session, stored.points, over)
     db.after_commit(lambda: _observe(used.values()))
+    return set[str]().union(*(_kinds(contents) for _frame, contents in found))
 
 
 def _devices(session: Session, device_ids: set[UUID]) -> set[UUID]:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from app import db
 from app.clock import now
+from app.logs import store as logs
 from app.metrics import series
 from app.metrics import store as metrics
 from app.telemetry import service
@@ -157,3 +158,42 @@ def test_what_no_frame_can_be_stored_for_loses_none(org: UUID, monkeypatch: pyte
     assert inbox(org) == 2
     store_all(org)
     assert len(points(org)) == 2
+
+
+def test_a_frame_of_a_device_that_is_gone_speaks_against_no_other(org: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it is stored: it does not show that frames can be."""
+    device, gone = make.device(org)[0].id, uuid4()
+    put(org, gone, body([["a", now_ms(), 0]]))
+    for value in (1, 2):
+        put(org, device, body([["a", now_ms(), value]]))
+    with monkeypatch.context() as patch:
+        patch.setattr(metrics, "count", lambda *_given: db.session.execute(text("SELECT * FROM not_there_yet")))
+        with pytest.raises(ProgrammingError):
+            service.store()
+    assert inbox(org) == 2
+    store_all(org)
+    assert [point.value for point in points(org)] == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("room", [metrics, logs])
+def test_what_is_stored_of_one_kind_speaks_against_none_of_the_other(
+    org: UUID, monkeypatch: pytest.MonkeyPatch, room: Any
+) -> None:
+    device = make.device(org)[0].id
+    put(org, device, body([["a", now_ms(), 0]]))
+    store_all(org)  # so that the series is there
+    put(org, device, body([["a", now_ms(), 1]]))
+    put(org, device, body([], [[now_ms(), "info", "hello"]]))
+    add = room.add
+
+    def broken(session: Any, incoming: Any) -> Any:
+        if incoming:
+            raise ZeroDivisionError
+        return add(session, incoming)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "add", broken)
+        with pytest.raises(ZeroDivisionError):
+            service.store()
+    store_all(org)
+    assert (len(points(org)), len(lines(org))) == (2, 1)

@@ -47,7 +47,8 @@ class EditorDevice(Device):
                 elif frame["type"] == "command":
                     self.send({"type": "response", "id": frame["id"], "status": "success", "data": {"status": "ok"}})
         except ConnectionClosed:
-            return
+            for stream in list(self.streams.values()):
+                stream.put({"type": "cancel"})  # with the tunnel each of its streams ends
 
 
 class Served:
