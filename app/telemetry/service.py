@@ -103,11 +103,11 @@ def _store_each(frames: list[Frame]) -> None:
         except Exception as error:
             failed.append((frame, error))
     waiting = list[Exception]()
-    for frame, error in failed:
+    for frame, fault in failed:
         if shown and shown >= _kinds(read(frame.body, frame.received_at)):
-            _drop(frame, error)
+            _drop(frame, fault)
         else:
-            waiting.append(error)
+            waiting.append(fault)
     if waiting:
         raise waiting[0]
 
