@@ -6,8 +6,9 @@ import time
 
 import pytest
 
+from agent.proxy import MIN_SHARE
 from tests.agent.cloud import Cloud
-from tests.agent.editors import edited, local_server, run
+from tests.agent.editors import WINDOW, edited, local_server, run
 
 SIZE = 100_000_000
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -75,6 +76,36 @@ def test_an_answer_has_little_before_it_on_a_slow_link():
                     await far.link.ask("health_check")
                     ahead.append(sum(flow.received for flow in flows) - before)
                 assert max(ahead) < 400_000, ahead
+
+    run(work)
+
+
+@pytest.mark.parametrize(
+    ("streams", "commanded", "each"),
+    [(1, False, WINDOW), (2, False, WINDOW // 2), (8, False, MIN_SHARE), (1, True, MIN_SHARE), (8, True, MIN_SHARE)],
+)
+def test_streams_share_one_window_and_have_little_of_it_after_a_command(streams, commanded, each):
+    """What nobody credits stands in line at the cloud before the next answer."""
+
+    async def work():
+        all_asked = asyncio.Event()
+
+        async def together(asked, reader, writer):
+            await all_asked.wait()
+            await sending(asked, reader, writer)
+
+        async with local_server(together) as server, edited(server.url) as far:
+            far.credits = False
+            flows = [far.open() for _ in range(streams)]
+            async with asyncio.timeout(5):
+                while len(server.asked) < streams:
+                    await asyncio.sleep(0.01)
+            if commanded:
+                await far.link.ask("health_check")
+            all_asked.set()
+            await far.until(lambda: all(flow.received >= each for flow in flows))
+            await asyncio.sleep(0.2)
+            assert [flow.received for flow in flows] == [each] * streams
 
     run(work)
 
