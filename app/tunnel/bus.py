@@ -63,9 +63,9 @@ def send_many(
     return {command.id for command in commands if not taken[command.gateway]}
 
 
-def open_stream(device_id: UUID, gateway: str, request: Frame) -> Stream:
+def open_stream(device_id: UUID, gateway: str, actor: str, request: Frame) -> Stream:
     """Ask a device's editor (``exchange.Exchange.open``). No transaction may be open."""
-    return hub().streams.open(device_id, gateway, request)
+    return hub().streams.open(device_id, gateway, actor, request)
 
 
 def notify(gateway: str, message: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ import structlog
 from app.tunnel import protocol
 from app.tunnel.link import Message
 from app.tunnel.protocol import Frame
-from app.tunnel.relay import Relay
+from app.tunnel.relay import Caller, Relay
 from app.tunnel.streams import Stream
 
 if TYPE_CHECKING:
@@ -36,16 +36,17 @@ class Exchange:
         self._pause = threading.Event()
         threading.Thread(target=self._watch, name="tunnel-streams", daemon=True).start()
 
-    def open(self, device_id: UUID, gateway: str, request: Frame) -> Stream:
-        """Ask a device's editor. ``request``: ``method``, ``target``, ``headers``, ``body``, ``upgrade``.
+    def open(self, device_id: UUID, gateway: str, actor: str, request: Frame) -> Stream:
+        """Ask a device's editor for somebody. ``request``: ``method``, ``target``, ``headers``, ``body``, ``upgrade``.
 
         What goes wrong comes as StreamFailed of the stream's methods.
         """
         stream_id = str(uuid4())
-        post = self._post_here(device_id) if gateway == self._hub.id else self._post_there(device_id, gateway)
+        caller, here = Caller(self._hub.id, actor), gateway == self._hub.id
+        post = self._post_here(device_id, caller) if here else self._post_there(device_id, gateway, caller)
         stream = Stream(stream_id, request, post, self._forget)
         self._streams[stream_id] = stream, gateway
-        if gateway == self._hub.id or self._hub.link.ready(READY_SECONDS):
+        if here or self._hub.link.ready(READY_SECONDS):
             post(protocol.http_request(stream_id, request))
         else:
             stream.fail("OFFLINE", "the message bus is away")  # nobody could tell us the answer
@@ -58,7 +59,7 @@ class Exchange:
 
     def arrived(self, message: Message) -> None:
         """A caller in another process sends a frame to a device of this one."""
-        caller, device, frame = message["from"], UUID(message["device"]), message["frame"]
+        caller, device, frame = Caller(*message["from"]), UUID(message["device"]), message["frame"]
         relay = self._hub.relay(device)
 
         def failed() -> None:
@@ -66,7 +67,7 @@ class Exchange:
                 relay.drop(frame["id"], "the caller cannot be reached")
 
         def back(answer: Frame) -> None:
-            self._hub.link.tell(caller, {"t": "stream_back", "frame": answer}, failed)
+            self._hub.link.tell(caller.process, {"t": "stream_back", "frame": answer}, failed)
 
         self._hand_over(relay, caller, frame, back)
 
@@ -82,21 +83,21 @@ class Exchange:
         for relay in self._hub.relays():
             relay.drop_callers(relay.callers - {self._hub.id}, "the message bus was lost")
 
-    def _post_here(self, device_id: UUID) -> Callable[[Frame], None]:
+    def _post_here(self, device_id: UUID, caller: Caller) -> Callable[[Frame], None]:
         relay = self._hub.relay(device_id)
-        return lambda frame: self._hand_over(relay, self._hub.id, frame, self._returned)
+        return lambda frame: self._hand_over(relay, caller, frame, self._returned)
 
-    def _post_there(self, device_id: UUID, gateway: str) -> Callable[[Frame], None]:
+    def _post_there(self, device_id: UUID, gateway: str, caller: Caller) -> Callable[[Frame], None]:
         def post(frame: Frame) -> None:
             def failed() -> None:
                 self._returned(protocol.cancel(frame["id"], "CLOSED", "the device's gateway cannot be reached"))
 
-            message = {"t": "stream", "device": device_id, "from": self._hub.id, "frame": frame}
+            message = {"t": "stream", "device": device_id, "from": [*caller], "frame": frame}
             self._hub.link.tell(gateway, message, failed)
 
         return post
 
-    def _hand_over(self, relay: Relay | None, caller: str, frame: Frame, back: Callable[[Frame], None]) -> None:
+    def _hand_over(self, relay: Relay | None, caller: Caller, frame: Frame, back: Callable[[Frame], None]) -> None:
         if relay:
             relay.from_caller(caller, frame, back)
         elif frame["type"] == "http_request":

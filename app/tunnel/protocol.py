@@ -25,6 +25,8 @@ WINDOW_BYTES = 256 * 1024
 CHUNK_BYTES = 32 * 1024
 MAX_STREAMS = 64
 """Of one connection."""
+MAX_STREAMS_OF_ONE = 48
+"""Of one connection, for the same person: others find room, too."""
 STILL_WAITING = 102
 """RFC 2518: the request has been taken, the answer is not there yet. So devices ask for patience."""
 

@@ -7,12 +7,13 @@ keep to the windows: what waits on the way to a browser is bounded whatever the 
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import structlog
 from prometheus_client import Counter
 
 from app.tunnel import protocol
-from app.tunnel.protocol import CHUNK_BYTES, MAX_STREAMS, STILL_WAITING, WINDOW_BYTES, Frame
+from app.tunnel.protocol import CHUNK_BYTES, MAX_STREAMS, MAX_STREAMS_OF_ONE, STILL_WAITING, WINDOW_BYTES, Frame
 from app.tunnel.socket import Closed, TunnelSocket
 
 log = structlog.get_logger("tunnel")
@@ -23,11 +24,18 @@ Back = Callable[[Frame], None]
 BYTES_AN_EVENT = 1_024
 
 
+class Caller(NamedTuple):
+    """The process that asks, and for whom."""
+
+    process: str
+    actor: str
+
+
 @dataclass(eq=False)
 class _Route:
-    """Where a stream's frames go. ``caller``: the process that asked; ``allowed``: bytes that the device may send."""
+    """Where a stream's frames go. ``allowed``: bytes that the device may send."""
 
-    caller: str
+    caller: Caller
     back: Back
     upgrade: bool
     sent_all: bool
@@ -54,9 +62,9 @@ class Relay:
     @property
     def callers(self) -> set[str]:
         """The processes whose streams run here."""
-        return {route.caller for route in list(self._routes.values())}
+        return {route.caller.process for route in list(self._routes.values())}
 
-    def from_caller(self, caller: str, frame: Frame, back: Back) -> None:
+    def from_caller(self, caller: Caller, frame: Frame, back: Back) -> None:
         """Hand a frame on to the device; ``back`` takes what it answers. Those of streams that are over are dropped."""
         if frame["type"] == "http_request":
             self._open(caller, frame, back)
@@ -72,9 +80,9 @@ class Relay:
                 del self._routes[frame["id"]]
         self._send(frame)
 
-    def _open(self, caller: str, frame: Frame, back: Back) -> None:
+    def _open(self, caller: Caller, frame: Frame, back: Back) -> None:
         with self._lock:
-            lost, busy = self._lost, len(self._routes) >= MAX_STREAMS
+            lost, busy = self._lost, self._busy(caller.actor)
             if not lost and not busy:
                 self._routes[frame["id"]] = _Route(caller, back, frame["upgrade"], not frame["body"])
         if lost:
@@ -83,6 +91,11 @@ class Relay:
             back(protocol.cancel(frame["id"], "BUSY", "too much is asked of the device at once"))
         else:
             self._send(frame)
+
+    def _busy(self, actor: str) -> bool:
+        """Whether there is no room for another stream of theirs (the lock is held)."""
+        own = sum(route.caller.actor == actor for route in self._routes.values())
+        return len(self._routes) >= MAX_STREAMS or own >= MAX_STREAMS_OF_ONE
 
     def from_device(self, frame: Frame) -> bool:
         """Hand a frame on to whom it is for. False for one of no stream: late, or never opened."""
@@ -114,7 +127,7 @@ class Relay:
     def drop_callers(self, processes: set[str], error: str) -> None:
         """As ``drop``, for all streams of some processes."""
         for stream_id, route in list(self._routes.items()):
-            if route.caller in processes:
+            if route.caller.process in processes:
                 self.drop(stream_id, error)
 
     def lost(self) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from app.edge_nodes.editor import proxy
 from app.tunnel import protocol
-from app.tunnel.protocol import CHUNK_BYTES, MAX_STREAMS, WINDOW_BYTES, Frame
-from app.tunnel.relay import Relay
+from app.tunnel.protocol import CHUNK_BYTES, MAX_STREAMS, MAX_STREAMS_OF_ONE, WINDOW_BYTES, Frame
+from app.tunnel.relay import Caller, Relay
 from app.tunnel.streams import CREDIT_BYTES, NothingYet, Stream, StreamFailed
 
 REQUEST: Frame = {"method": "GET", "target": "/", "headers": [], "body": False, "upgrade": False}
@@ -162,6 +162,9 @@ def test_a_device_that_still_waits_for_its_editor_is_waited_for(monkeypatch: pyt
         proxy._head(silent.stream)
 
 
+HERE = Caller("here", "user:ada")
+
+
 class Wire:
     """In place of a socket: what is written to the device."""
 
@@ -181,7 +184,7 @@ class Wire:
 def relay_of(**request: Any) -> tuple[Relay, Wire, list[Frame]]:
     wire, back = Wire(), list[Frame]()
     relay = Relay(wire)  # type: ignore[arg-type]
-    relay.from_caller("here", protocol.http_request("s", {**REQUEST, **request}), back.append)
+    relay.from_caller(HERE, protocol.http_request("s", {**REQUEST, **request}), back.append)
     return relay, wire, back
 
 
@@ -215,7 +218,7 @@ def test_credit_opens_the_window_by_as_much() -> None:
     relay.from_device(HEAD)
     for _ in range(8):
         relay.from_device(protocol.chunk("s", b"x" * CHUNK_BYTES, end=False))
-    relay.from_caller("here", protocol.credit("s", CHUNK_BYTES), back.append)
+    relay.from_caller(HERE, protocol.credit("s", CHUNK_BYTES), back.append)
     relay.from_device(protocol.chunk("s", b"x" * CHUNK_BYTES, end=True))
     assert back[-1]["end"] is True
     assert [frame["type"] for frame in wire.frames] == ["http_request", "credit"]
@@ -233,15 +236,32 @@ def test_a_device_that_still_waits_may_say_so_before_it_answers() -> None:
 def test_one_stream_too_many_is_told_as_such() -> None:
     relay, wire, back = relay_of()
     for number in range(MAX_STREAMS):
-        relay.from_caller("here", protocol.http_request(f"s{number}", REQUEST), back.append)
+        asker = HERE._replace(actor=f"user:{number % 2}")
+        relay.from_caller(asker, protocol.http_request(f"s{number}", REQUEST), back.append)
     assert [(frame["id"], frame["code"]) for frame in back] == [(f"s{MAX_STREAMS - 1}", "BUSY")]
     assert len(wire.frames) == MAX_STREAMS
+
+
+def test_one_person_leaves_room_for_others() -> None:
+    """From whatever processes he asks."""
+    relay, wire, back = relay_of()
+    for number in range(1, MAX_STREAMS_OF_ONE + 1):
+        asker = HERE._replace(process=f"web{number % 3}")
+        relay.from_caller(asker, protocol.http_request(f"s{number}", REQUEST), back.append)
+    assert [(frame["id"], frame["code"]) for frame in back] == [(f"s{MAX_STREAMS_OF_ONE}", "BUSY")]
+    other = HERE._replace(actor="user:eve")
+    for number in range(MAX_STREAMS - MAX_STREAMS_OF_ONE):
+        relay.from_caller(other, protocol.http_request(f"t{number}", REQUEST), back.append)
+    assert len(back) == 1
+    relay.from_device(protocol.cancel("s1", "CLOSED", ""))
+    relay.from_caller(HERE, protocol.http_request("again", REQUEST), back.append)
+    assert wire.frames[-1]["id"] == "again"
 
 
 def test_a_lost_socket_is_told_to_every_caller_and_takes_no_more() -> None:
     relay, wire, back = relay_of()
     relay.lost()
-    relay.from_caller("here", protocol.http_request("later", REQUEST), back.append)
+    relay.from_caller(HERE, protocol.http_request("later", REQUEST), back.append)
     assert [(frame["id"], frame["code"]) for frame in back] == [("s", "CLOSED"), ("later", "OFFLINE")]
     assert len(wire.frames) == 1
 

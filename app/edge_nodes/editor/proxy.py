@@ -15,7 +15,7 @@ from app.edge_nodes.editor.sessions import Access
 from app.edge_nodes.editor.throttle import throttle
 from app.edge_nodes.editor.watchdog import BODY_SECONDS, Opened, watchdog
 from app.tunnel import bus
-from app.tunnel.protocol import CHUNK_BYTES, MAX_STREAMS
+from app.tunnel.protocol import CHUNK_BYTES
 from app.tunnel.streams import Head, NothingYet, Stream, StreamFailed
 
 log = structlog.get_logger("editor")
@@ -37,7 +37,7 @@ def forward(environ: Environ, start: StartResponse, place: Place, access: Access
         "body": body,
         "upgrade": upgrade,
     }
-    stream = bus.open_stream(access.device_id, gateway, request)
+    stream = bus.open_stream(access.device_id, gateway, access.actor, request)
     opened = Opened(access, stream, environ["gunicorn.socket"], upgrade, checks.writes(environ))
     watchdog().hold(opened)
     upload = _Upload(environ, stream) if body else None
@@ -98,7 +98,7 @@ def _failure(failed: StreamFailed) -> Refused:
         )  # fmt: skip
     if failed.code == "BUSY":
         return Refused(
-            503, "Too much at once", f"The device has {MAX_STREAMS} requests under way. Try again in a moment.", "busy",
+            503, "Too much at once", "The device has too many requests under way. Try again in a moment.", "busy",
             Retry_After="2",
         )  # fmt: skip
     return Refused(502, "The editor is not there", "The device could not reach its editor, or was cut off.", "device")

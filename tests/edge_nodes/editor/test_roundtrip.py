@@ -202,16 +202,3 @@ def test_credit_that_was_not_earned_ends_the_stream(setting: Setting) -> None:
         served.send("credit", bytes=10)
         assert served.next()["code"] == "PROTOCOL"
         assert head_of(wire).startswith("HTTP/1.1 502")
-
-
-def test_the_65th_stream_is_refused_and_never_sent(setting: Setting) -> None:
-    device = setting.connect()
-    browser = setting.browser()
-    wires = [browser.dial("/") for _ in range(64)]
-    for _ in range(64):
-        device.requests.get(timeout=10)
-    with browser.dial("/") as one_more:
-        assert head_of(one_more).startswith("HTTP/1.1 503")
-    assert device.requests.empty()
-    for wire in wires:
-        wire.close()

@@ -173,7 +173,7 @@ def test_at_the_limit_of_a_device_people_are_told_so_and_another_device_is_free(
     device = setting.connect()
     other = setting.beside()
     other.connect(Workshop("fan"))
-    crowd = [setting.browser(web=number) for number in (0, 1)]
+    crowd = [setting.browser("operator"), setting.browser("owner", web=1)]
     wires = [crowd[number % 2].dial("/") for number in range(64)]
     held: list[Served] = [device.requests.get(timeout=10) for _ in wires]
     third = setting.browser("viewer", web=1)
@@ -190,6 +190,26 @@ def test_at_the_limit_of_a_device_people_are_told_so_and_another_device_is_free(
         device.requests.get(timeout=0.2)
     held[0].answer(b"one is free")
     with third.dial("/") as wire:
+        device.requests.get(timeout=15).answer(b"again")
+        assert head_of(wire).startswith("HTTP/1.1 200")
+    for one in wires:
+        one.close()
+
+
+def test_one_person_leaves_room_for_another(setting: Setting) -> None:
+    """However many sessions he has, at whatever processes."""
+    device = setting.connect()
+    greedy = [setting.browser("operator", web=number) for number in (0, 1)]
+    wires = [greedy[number % 2].dial("/") for number in range(48)]
+    held: list[Served] = [device.requests.get(timeout=10) for _ in wires]
+    for one in greedy:
+        refused = one("GET", "/")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+    with setting.browser("owner", web=1).dial("/") as wire:
+        device.requests.get(timeout=10).answer(b"there is room")
+        assert head_of(wire).startswith("HTTP/1.1 200")
+    held[0].answer(b"one is free")
+    with greedy[0].dial("/") as wire:
         device.requests.get(timeout=15).answer(b"again")
         assert head_of(wire).startswith("HTTP/1.1 200")
     for one in wires:
