@@ -226,6 +226,12 @@ class Settings:
         20.0,
         "an unanswered rollout command is sent again, under its id, after this",
     )
+    telemetry_inbox_mb: int = _env(
+        "EDGEFLOW_TELEMETRY_INBOX_MB",
+        _integer(1, 1_000_000_000),
+        10_240,
+        "size of telemetry that waits for a worker (MiB, in PostgreSQL) from which on devices keep theirs",
+    )
     max_metric_names: int = _env(
         "EDGEFLOW_MAX_METRIC_NAMES",
         _integer(1, 1_000_000),

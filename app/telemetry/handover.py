@@ -16,6 +16,7 @@ from sqlalchemy import text
 
 from app import db, jobs
 from app.batch import Batcher
+from app.telemetry.inbox import Inbox
 from app.tunnel import protocol
 from app.tunnel.admission import AWAY
 from app.tunnel.connection import Connection
@@ -50,7 +51,7 @@ class Handover:
     """Takes frames from this process's connections. One that is not taken is not acknowledged: its agent resends it."""
 
     def __init__(self) -> None:
-        self._bytes = 0
+        self._bytes, self._inbox = 0, Inbox()
         self._batches: Batcher[Frame] = Batcher(
             "telemetry",
             self._hand_over,
@@ -80,6 +81,9 @@ class Handover:
         return self._batches.drain(timeout)
 
     def _hand_over(self, batch: list[Frame]) -> None:
+        if self._inbox.is_full():
+            self._let_go(batch, "inbox full")
+            return
         held = store(batch)
         for frame in batch:
             self._release(frame)
@@ -91,9 +95,13 @@ class Handover:
         jobs.send("telemetry.store")
 
     def _give_up(self, batch: list[Frame], _error: Exception) -> None:
+        self._let_go(batch, "failed")
+
+    def _let_go(self, batch: list[Frame], why: str) -> None:
+        """Not acknowledged, so their agents keep them."""
         for frame in batch:
             self._release(frame)
-        FRAMES.labels("failed").inc(len(batch))
+        FRAMES.labels(why).inc(len(batch))
 
     def _release(self, frame: Frame) -> None:
         waiting = frame.connection.unstored
