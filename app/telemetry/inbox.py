@@ -33,7 +33,7 @@ class Inbox:
         return self._full
 
     def _look(self) -> None:
-        with db.transaction(system=True) as session:
+        with db.transaction() as session:
             size: int = session.scalar(_SIZE)
         BYTES.set(size)
         was, self._full = self._full, size >= settings().telemetry_inbox_mb * 1024 * 1024

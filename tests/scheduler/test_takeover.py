@@ -34,6 +34,8 @@ def test_a_killed_and_a_frozen_leader_are_replaced_and_nothing_runs_twice(tmp_pa
         for name in ("b", "c"):
             cluster.signal(name, signal.SIGTERM)
             assert cluster.processes[name].wait(timeout=2) == 0
+        cluster.start("d")  # which sends what they had recorded, and not sent yet
+        cluster.wait(lambda: cluster.leads("d"), TAKEOVER)
         _each_ran_once(cluster)
 
 
