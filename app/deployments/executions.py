@@ -151,6 +151,8 @@ WHERE e.command_id = ANY (CAST(:ids AS uuid[]))
 ORDER BY d.id, v.id
 FOR UPDATE OF d FOR KEY SHARE OF v
 """)
+# ``OFFSET 0`` as above: joined, the planner read all that is in progress anywhere, and what had been since the last
+# vacuum.
 _SETTLE = text(f"""
 WITH answers AS (
     SELECT * FROM unnest(
@@ -167,7 +169,9 @@ WITH answers AS (
             ELSE 'failed'
         END AS state
     FROM answers a
-    JOIN executions e ON e.command_id = a.command_id AND e.state = 'in_progress' AND e.device_id IS NOT NULL
+    JOIN LATERAL (
+        SELECT * FROM executions e
+        WHERE e.command_id = a.command_id AND e.state = 'in_progress' AND e.device_id IS NOT NULL OFFSET 0) e ON true
     JOIN deployments d ON d.id = e.deployment_id
 )
 UPDATE executions e SET
