@@ -146,15 +146,19 @@ def test_one_frame_that_cannot_be_stored_costs_only_itself(org: UUID, monkeypatc
     series.known.forget([device])
 
 
+def store_without_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(metrics, "count", lambda *_given: db.session.execute(text("SELECT * FROM not_there_yet")))
+        with pytest.raises(ProgrammingError):
+            service.store()
+
+
 def test_what_no_frame_can_be_stored_for_loses_none(org: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mistake of ours, or a schema that is not there yet: nothing is wrong with the frames."""
     device = make.device(org)[0].id
     for value in (1, 2):
         put(org, device, body([["a", now_ms(), value]]))
-    with monkeypatch.context() as patch:
-        patch.setattr(metrics, "count", lambda *_given: db.session.execute(text("SELECT * FROM not_there_yet")))
-        with pytest.raises(ProgrammingError):
-            service.store()
+    store_without_schema(monkeypatch)
     assert inbox(org) == 2
     store_all(org)
     assert len(points(org)) == 2
@@ -166,10 +170,7 @@ def test_a_frame_of_a_device_that_is_gone_speaks_against_no_other(org: UUID, mon
     put(org, gone, body([["a", now_ms(), 0]]))
     for value in (1, 2):
         put(org, device, body([["a", now_ms(), value]]))
-    with monkeypatch.context() as patch:
-        patch.setattr(metrics, "count", lambda *_given: db.session.execute(text("SELECT * FROM not_there_yet")))
-        with pytest.raises(ProgrammingError):
-            service.store()
+    store_without_schema(monkeypatch)
     assert inbox(org) == 2
     store_all(org)
     assert [point.value for point in points(org)] == [1.0, 2.0]
