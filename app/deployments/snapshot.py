@@ -23,7 +23,7 @@ SELECT d.status, d.strategy, d.acknowledged_failures, d.started_at, d.schedule_a
 FROM deployments d LEFT JOIN deployment_stages s ON s.deployment_id = d.id AND s.number = d.current_stage
 WHERE d.id = :deployment
 """)
-# By state, in which order the index has them, so nothing is sorted. Whether a device can be reached is asked for those
+# By state, in which order an index has them, so little is sorted. Whether a device can be reached is asked for those
 # that wait for it alone: asked for all, it was most of the time of what each look at a deployment costs. ``OFFSET 0``
 # as in ``executions.claim``: without statistics the planner began with the connections, and took a second.
 _SNAPSHOT = text(f"""
